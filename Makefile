@@ -1,0 +1,54 @@
+# One command for each thing to do. The environment is .venv; it is built again when setup.cfg or
+# the pinned versions change. pip is called plainly: your own pip settings hold.
+
+PYTHON ?= python3
+TESTS ?= tests
+
+venv := .venv
+ready := $(venv)/ready
+serverList := tests/integration/packages.txt
+testServers = $(shell sed 's/\#.*//' $(wildcard $(serverList)) /dev/null)
+
+.DEFAULT_GOAL := help
+.PHONY: help run test servers lint types docs clean
+
+help:
+	@echo 'make run      a demonstration: two small mail servers and the proxy, on loopback'
+	@echo 'make test     the test servers and the whole test suite (TESTS=tests.test_cli: a part)'
+	@echo 'make lint     ruff: rules and layout'
+	@echo 'make types    mypy, strict'
+	@echo 'make docs     the documentation as HTML, in build/docs'
+	@echo 'make clean    remove what the other targets made'
+
+$(ready): setup.cfg pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo '$(PYTHON) is too old: Python 3.11 or newer is needed'; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || .ci/packages python3-venv
+	$(PYTHON) -m venv $(venv)
+	$(venv)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+run: $(ready)
+	$(venv)/bin/twistd --nodaemon --pidfile= mailproxy --demo
+
+servers:
+	@.ci/packages $(testServers)
+
+test: $(ready)
+	@.ci/packages $(testServers) || echo 'Going on without: the tests that need them are skipped.'
+	$(venv)/bin/python -m twisted.trial $(TESTS)
+
+lint: $(ready)
+	$(venv)/bin/ruff check .
+	$(venv)/bin/ruff format --check .
+
+types: $(ready)
+	$(venv)/bin/mypy -p mailproxy -p tests
+
+docs: $(ready)
+	$(venv)/bin/python docs/build.py build/docs
+
+clean:
+	rm -rf $(venv) build dist *.egg-info _trial_temp* .mypy_cache .ruff_cache .hypothesis
+	rm -f twisted/plugins/dropin.cache twistd.pid
+	find mailproxy tests twisted -name __pycache__ -type d -prune -exec rm -rf {} +

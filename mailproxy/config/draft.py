@@ -1,0 +1,93 @@
+"""The sound parts of a configuration that may have mistakes elsewhere.
+
+So that mistakes between tables are found together with those inside them: a broken table is left
+out, its name is still known as declared.
+"""
+
+from collections.abc import Mapping as Dictionary
+from typing import Any, TypeVar
+
+import attrs
+from pydantic import BaseModel, ValidationError
+
+from mailproxy.config.model import (
+    HTTP,
+    Admin,
+    Certificate,
+    Destination,
+    Listener,
+    Mapping,
+    Routing,
+    TLSProtocols,
+)
+
+_Model = TypeVar("_Model", bound=BaseModel)
+_Raw = Dictionary[str, Any]
+
+
+@attrs.frozen
+class Draft:
+    """What can be relied on; None, or absent from a dictionary, is what is broken.
+
+    :ivar declared: the names of all destinations, sound or not.
+    :ivar hasListeners: whether any listener is declared, sound or not.
+    """
+
+    listeners: Dictionary[str, Listener]
+    hasListeners: bool
+    destinations: Dictionary[str, Destination]
+    declared: frozenset[str]
+    certificates: Dictionary[str, Certificate]
+    protocols: TLSProtocols | None
+    routing: Routing | None
+    mapping: Mapping | None
+    http: HTTP | None
+    admin: Admin | None
+
+    @property
+    def served(self) -> frozenset[str]:
+        """The protocols of all sound listeners."""
+        return frozenset(listener.protocol for listener in self.listeners.values())
+
+    @property
+    def default(self) -> Destination | None:
+        """The default destination, if it is declared and sound."""
+        return self.destinations.get(self.routing.default_destination) if self.routing else None
+
+
+def draft(raw: _Raw, context: _Raw) -> Draft:
+    """Validate each table by itself and keep those that are sound.
+
+    :param raw: the file as TOML gives it.
+    :param context: what path values are resolved by.
+    """
+    tls = _table(raw, "tls")
+    return Draft(
+        listeners=_sound(Listener, _table(raw, "listener"), context),
+        hasListeners=bool(raw.get("listener")),
+        destinations=_sound(Destination, _table(raw, "destination"), context),
+        declared=frozenset(_table(raw, "destination")),
+        certificates=_sound(Certificate, _table(tls, "certificate"), context),
+        protocols=_try(TLSProtocols, tls.get("protocols", {}), context),
+        routing=_try(Routing, raw.get("routing"), context),
+        mapping=_try(Mapping, raw.get("mapping"), context),
+        http=_try(HTTP, raw.get("http", {}), context),
+        admin=_try(Admin, raw.get("admin"), context),
+    )
+
+
+def _table(raw: _Raw, key: str) -> _Raw:
+    value = raw.get(key)
+    return value if isinstance(value, dict) else {}
+
+
+def _sound(model: type[_Model], tables: _Raw, context: _Raw) -> dict[str, _Model]:
+    tried = {name: _try(model, value, context) for name, value in tables.items()}
+    return {name: value for name, value in tried.items() if value is not None}
+
+
+def _try(model: type[_Model], value: object, context: _Raw) -> _Model | None:
+    try:
+        return model.model_validate(value, context=dict(context))
+    except ValidationError:
+        return None

@@ -1,0 +1,196 @@
+"""From a file to a `Config`, or to every mistake in it at once."""
+
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import SecretStr, ValidationError
+
+from mailproxy.config.certificates import checkDates, checkPair, readFile
+from mailproxy.config.checks import checkTables
+from mailproxy.config.draft import Draft, draft
+from mailproxy.config.model import Admin, Config, LogLevel, SourceKind, TLSMode
+from mailproxy.config.problems import describe, keyPath
+from mailproxy.config.table import checkTable, parseTable
+from mailproxy.config.values import INTERACTIVE, PROTOCOLS, shown
+from mailproxy.errors import ConfigError
+
+ADMIN_VARIABLE = "PROXY_ADMIN_TOKEN"
+LOG_VARIABLE = "PROXY_LOG"
+
+
+def load(path: Path, environment: Mapping[str, str]) -> Config:
+    """Read and check a configuration file and the files that it names.
+
+    Relative paths in it count from its own directory.
+
+    :param environment: may hold `PROXY_ADMIN_TOKEN` and `PROXY_LOG`; both beat the file.
+    :raises ConfigError: with every problem found.
+    """
+    raw = _parse(path)
+    context = {"base": path.absolute().parent}
+    parts = draft(raw, context)
+    problems: list[str] = []
+    try:
+        config = Config.model_validate(raw, context=context)
+    except ValidationError as error:
+        problems += describe(error, Config)
+    problems += checkTables(parts)
+    problems += _checkFiles(parts)
+    problems += _checkEnvironment(parts.admin, environment)
+    if problems:
+        # The validation error is no cause worth keeping: it may hold secrets.
+        raise ConfigError(list(dict.fromkeys(problems))) from None
+    return _withEnvironment(config, environment)
+
+
+def warnings(config: Config) -> list[str]:
+    """What does not stop the start, but somebody should look at; the form is that of problems."""
+    return [*_certificateWarnings(config), *_otherWarnings(config)]
+
+
+def _parse(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(readFile(path).decode("utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError([_syntaxProblem(path, str(error))]) from error
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise ConfigError([f"{path}:{line}: is not UTF-8"]) from error
+    except RecursionError as error:
+        raise ConfigError([f"{path}: tables or lists are nested too deeply"]) from error
+    except ValueError as error:
+        raise ConfigError([f"{path}: {error}"]) from error
+
+
+def _syntaxProblem(path: Path, message: str) -> str:
+    found = re.fullmatch(r"(.*) \(at line ([0-9]+), column ([0-9]+)\)", message, re.DOTALL)
+    if found is None:
+        return f"{path}: is not TOML: {message}"
+    return f"{path}:{found[2]}: is not TOML: {found[1]} (column {found[3]})"
+
+
+def _checkFiles(parts: Draft) -> Iterator[str]:
+    for name, one in parts.certificates.items():
+        yield from checkPair(
+            keyPath(("tls", "certificate", name)), {"cert": one.cert, "key": one.key}
+        )
+    for name, destination in parts.destinations.items():
+        cert, key = destination.tls_client_cert, destination.tls_client_key
+        if cert is not None and key is not None:
+            files = {"tls_client_cert": cert, "tls_client_key": key}
+            yield from checkPair(keyPath(("destination", name)), files)
+    yield from _checkMappingFile(parts)
+
+
+def _checkMappingFile(parts: Draft) -> Iterator[str]:
+    mapping = parts.mapping
+    if mapping is None or mapping.source is not SourceKind.FILE or mapping.file is None:
+        return
+    path = mapping.file.path
+    try:
+        table = parseTable(readFile(path), str(path))
+    except ValueError as error:
+        yield f"mapping.file.path: {error}"
+    except ConfigError as error:
+        yield from (f"mapping.file.path: {problem}" for problem in error.problems)
+    else:
+        declared = declaredProtocols(parts)
+        served = [one for one in PROTOCOLS if one in parts.served & (INTERACTIVE | {"http"})]
+        for problem in checkTable(table, declared, served, str(path)):
+            yield f"mapping.file.path: {problem}"
+
+
+def declaredProtocols(parts: Draft) -> dict[str, frozenset[str]]:
+    """Destination -> the protocols it declares; a broken one is not blamed for any."""
+    return {
+        name: frozenset(parts.destinations[name].protocol)
+        if name in parts.destinations
+        else frozenset(PROTOCOLS)
+        for name in parts.declared
+    }
+
+
+def _checkEnvironment(admin: Admin | None, environment: Mapping[str, str]) -> Iterator[str]:
+    level = environment.get(LOG_VARIABLE)
+    if level and level not in list(LogLevel):
+        yield f"{LOG_VARIABLE}: {shown(level)} is not one of {', '.join(LogLevel)}"
+    if admin is None:
+        return
+    try:
+        source, token = _token(admin, environment)
+    except ValueError as error:
+        yield f"admin.bearer_token_file: {error}"
+        return
+    if not token:
+        yield (
+            f"{source}: there is no token; write bearer_token_file or bearer_token, "
+            f"or set {ADMIN_VARIABLE}"
+        )
+    elif not re.fullmatch("[!-~]+", token):
+        yield f"{source}: the token must be printable ASCII without spaces, on one line"
+    elif len(token) < admin.min_token_len:
+        yield (
+            f"{source}: the token has {len(token)} characters; "
+            f"admin.min_token_len asks for {admin.min_token_len}"
+        )
+
+
+def _token(admin: Admin, environment: Mapping[str, str]) -> tuple[str, str]:
+    """The token in force, and the key or variable that it comes from.
+
+    :raises ValueError: if its file cannot be read.
+    """
+    if token := environment.get(ADMIN_VARIABLE, "").strip():
+        return ADMIN_VARIABLE, token
+    if admin.bearer_token_file is not None:
+        data = readFile(admin.bearer_token_file)
+        return "admin.bearer_token_file", data.decode("utf-8", "replace").strip()
+    return "admin.bearer_token", admin.token.get_secret_value().strip()
+
+
+def _withEnvironment(config: Config, environment: Mapping[str, str]) -> Config:
+    changes: dict[str, Any] = {}
+    if level := environment.get(LOG_VARIABLE):
+        changes["server"] = config.server.model_copy(update={"log_level": LogLevel(level)})
+    if config.admin is not None:
+        _, token = _token(config.admin, environment)
+        changes["admin"] = config.admin.model_copy(update={"bearer_token": SecretStr(token)})
+    return config.model_copy(update=changes)
+
+
+def _certificateWarnings(config: Config) -> Iterator[str]:
+    certificates = config.tls.certificate
+    for name, one in certificates.items():
+        yield from checkDates(keyPath(("tls", "certificate", name, "cert")), one.cert)
+    for name, destination in config.destination.items():
+        if destination.tls_client_cert is not None:
+            key = keyPath(("destination", name, "tls_client_cert"))
+            yield from checkDates(key, destination.tls_client_cert)
+    encrypted = any(one.tls is not TLSMode.PLAIN for one in config.listener.values())
+    if not certificates and (encrypted or config.admin is not None):
+        yield (
+            "tls.certificate: there is none; clients are shown a self-signed one "
+            "that they do not trust"
+        )
+    if len(certificates) > 1 and not any(
+        one.default or "*" in (one.subjects or ()) for one in certificates.values()
+    ):
+        yield (
+            "tls.certificate: none is the default; clients that ask for another name are shown "
+            "a self-signed one; set default = true in one"
+        )
+
+
+def _otherWarnings(config: Config) -> Iterator[str]:
+    for name, destination in config.destination.items():
+        if destination.tls_allow_invalid_certs:
+            yield (
+                f"{keyPath(('destination', name, 'tls_allow_invalid_certs'))}: anybody on the way "
+                "can read the passwords sent there; use tls_pinned_cert_sha256 instead"
+            )
+    sql = config.mapping.sql
+    if sql is not None and (sql.upsert_query is None) != (sql.delete_query is None):
+        yield "mapping.sql: writing needs both upsert_query and delete_query; it stays read-only"

@@ -1,0 +1,190 @@
+"""From a destination's name to a backend that waits for the login.
+
+Knows health, loops, names, source addresses, retries and the PROXY header; must not know any
+protocol's words, nor whose session it is beyond its `Origin`.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from itertools import cycle
+from typing import cast
+
+import attrs
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.error import ConnectError
+from twisted.internet.interfaces import (
+    IAddress,
+    IHostResolution,
+    IReactorPluggableNameResolver,
+    IReactorTCP,
+    IReactorTime,
+    IResolutionReceiver,
+)
+from zope.interface import implementer
+
+from . import proxyheader
+from .errors import BackendFailed, Stage
+from .health import Attempt, Health
+from .origin import Address, Origin
+from .protocols.base import ClientSettings, ProxyClient, ProxyClientFactory
+from .waiting import TimedOut, pause, within
+
+RETRY_PAUSE = 0.2
+"""Seconds between two attempts."""
+
+
+class DialReactor(IReactorTCP, IReactorTime, IReactorPluggableNameResolver):
+    """What dialling needs of a reactor."""
+
+
+@attrs.frozen
+class Target:
+    """A destination's endpoint for one protocol, ready to be dialled again and again.
+
+    :ivar settings: how it is spoken to; its TLS context is built once.
+    :ivar header: whether a PROXY header goes first.
+    :ivar sources: local addresses to call from, by IP version, used in turn.
+    :ivar hideAuthErrors: whether clients get our words for a refused login.
+    """
+
+    destination: str
+    host: str
+    port: int
+    settings: ClientSettings
+    factory: type[ProxyClientFactory]
+    header: bool
+    sources: Mapping[int, Iterator[str]]
+    hideAuthErrors: bool
+
+    @staticmethod
+    def inTurn(addresses: list[str]) -> dict[int, Iterator[str]]:
+        """Prepare `sources`."""
+        versions = {4: [a for a in addresses if ":" not in a], 6: [a for a in addresses if ":" in a]}
+        return {version: cycle(found) for version, found in versions.items() if found}
+
+
+@attrs.frozen
+class Backend:
+    """A backend that waits for the login, and the attempt whose verdict is still owed."""
+
+    client: ProxyClient
+    attempt: Attempt
+
+
+@implementer(IResolutionReceiver)
+class _Resolution:
+    """Collects the addresses of a name."""
+
+    def __init__(self) -> None:
+        self.addresses: list[str] = []
+        self.complete: Deferred[list[str]] = Deferred()
+
+    def resolutionBegan(self, resolutionInProgress: IHostResolution) -> None:
+        """Nothing to keep: a resolution that nobody waits for ends by itself."""
+
+    def addressResolved(self, address: IAddress) -> None:
+        """Keep one address."""
+        self.addresses.append(cast(IPv4Address | IPv6Address, address).host)
+
+    def resolutionComplete(self) -> None:
+        """Give what was found."""
+        if not self.complete.called:
+            self.complete.callback(self.addresses)
+
+
+class Dialer:
+    """Opens backends, within one time limit for all attempts together.
+
+    :param isOurs: whether an address is one that we listen on ourselves.
+    """
+
+    def __init__(
+        self,
+        reactor: DialReactor,
+        health: Health,
+        isOurs: Callable[[Address], bool],
+        timeout: float,
+        retries: int,
+    ) -> None:
+        self._reactor, self.health, self._isOurs = reactor, health, isOurs
+        self._timeout, self._retries = timeout, retries
+
+    async def open(self, target: Target, origin: Origin) -> Backend:
+        """Connect to a backend and bring it to where the login is next.
+
+        :raises BackendFailed: when that fails, with the stage of the last attempt.
+        """
+        if origin.ttl <= 1:
+            raise BackendFailed(Stage.LOOP, "no hop is left: proxies send sessions in a circle")
+        attempt = self.health.admit(target.destination)
+        try:
+            client = await within(self._reactor, self._timeout, self._persist(target, origin))
+        except TimedOut:
+            failed = BackendFailed(Stage.TIMEOUT, f"not ready within {self._timeout:g} s")
+            attempt.failed(failed.stage, origin.client.host)
+            raise failed from None
+        except BackendFailed as failed:
+            attempt.failed(failed.stage, origin.client.host)
+            raise
+        except BaseException:
+            attempt.abandoned()
+            raise
+        return Backend(client, attempt)
+
+    async def _persist(self, target: Target, origin: Origin) -> ProxyClient:
+        """Try again while that may help."""
+        for left in range(self._retries, 0, -1):
+            try:
+                return await self._prepare(target, origin)
+            except BackendFailed as failed:
+                if not failed.retry:
+                    raise
+            await pause(self._reactor, RETRY_PAUSE)
+        return await self._prepare(target, origin)
+
+    async def _prepare(self, target: Target, origin: Origin) -> ProxyClient:
+        """Make one attempt, up to the login."""
+        client = await self._connect(target)
+        try:
+            client.settings, client.origin = target.settings, origin
+            if target.header:
+                client.send(proxyheader.build(origin.client, origin.local))
+            if target.settings.context is not None and not target.settings.startTLS:
+                await client.secureWith(target.settings.context)
+            await client.prepare()
+        except BaseException:
+            client.abort()
+            raise
+        return client
+
+    async def _connect(self, target: Target) -> ProxyClient:
+        """Connect to the first of the host's addresses that answers."""
+        addresses = await self._resolve(target.host)
+        failure = BackendFailed(Stage.RESOLVE, f"{target.host} has no address", retry=True)
+        for host in addresses:
+            if self._isOurs(Address.parse(host, target.port)):
+                raise BackendFailed(Stage.LOOP, f"{host} port {target.port} is our own listener")
+        for host in addresses:
+            try:
+                return await self._call(target, host, self._timeout / len(addresses))
+            except ConnectError as error:
+                reason = error.osError or type(error).__name__
+                failure = BackendFailed(Stage.CONNECT, f"{host}: {reason}", retry=True)
+        raise failure
+
+    def _call(self, target: Target, host: str, timeout: float) -> Deferred[ProxyClient]:
+        factory = target.factory(self._reactor)
+        source = target.sources.get(6 if ":" in host else 4)
+        bind = None if source is None else (next(source), 0)
+        self._reactor.connectTCP(host, target.port, factory, timeout=timeout, bindAddress=bind)
+        return factory.connected
+
+    def _resolve(self, host: str) -> Deferred[list[str]]:
+        """Look a name up, at each connection; an address is one already."""
+        try:
+            return succeed([Address.parse(host, 0).host])
+        except ValueError:
+            pass
+        resolution = _Resolution()
+        self._reactor.nameResolver.resolveHostName(resolution, host)
+        return resolution.complete

@@ -1,0 +1,220 @@
+"""Which destinations are down: a circuit breaker for each, fed by the verdicts of attempts.
+
+Pure: it knows a clock, destinations by name and clients by address; no reactor and no socket.
+"""
+
+from collections.abc import Iterable
+from typing import Protocol
+
+import attrs
+from twisted.logger import Logger
+
+from .errors import CircuitOpen, Stage
+
+__all__ = ["Attempt", "DestinationHealth", "Health", "HealthSettings"]
+
+_NO_FAILURE = frozenset({Stage.BREAKER, Stage.LOOP})
+"""Stages at which we gave up by ourselves: they say nothing about the destination."""
+
+_MOST_CLIENTS = 256
+"""So many addresses are remembered of one streak, or `minClients` if that is more."""
+
+_PROBE_PAUSE = 1.0
+"""Seconds to wait that a refused client is told while a probe is under way."""
+
+
+class Seconds(Protocol):
+    """A clock."""
+
+    def seconds(self) -> float:
+        """Seconds since any fixed point in time."""
+
+
+@attrs.frozen
+class HealthSettings:
+    """When a circuit opens and for how long.
+
+    :ivar threshold: consecutive failures that open it; 0 = never.
+    :ivar minClients: client addresses that must share in failures past the connection; 0 = any.
+    :ivar cooldown: seconds of refusal before a probe is let through.
+    """
+
+    threshold: int = 5
+    minClients: int = 2
+    cooldown: float = 30.0
+
+
+@attrs.frozen
+class DestinationHealth:
+    """What management shows of one destination.
+
+    :ivar failureSources: distinct client addresses in the present streak of failures.
+    :ivar hostLevelFailure: whether the streak holds a failure that needs no second witness.
+    """
+
+    destination: str
+    consecutiveFailures: int
+    failureSources: int
+    hostLevelFailure: bool
+    down: bool
+
+
+class _Circuit:
+    """The state of one destination.
+
+    An *era* ends when the circuit opens and when an operator resets it. A verdict counts only in
+    the era that admitted its attempt: what was under way before says nothing about what is now.
+
+    :ivar openedAt: None while closed.
+    :ivar probe: the one attempt admitted since the cool-down ended, until its verdict.
+    """
+
+    def __init__(self) -> None:
+        self.era = 0
+        self.failures = 0
+        self.clients: set[str] = set()
+        self.hostLevel = False
+        self.openedAt: float | None = None
+        self.probe: Attempt | None = None
+
+    def open(self, now: float) -> None:
+        """Refuse attempts from now on; the streak is kept for the report."""
+        self.era += 1
+        self.openedAt = now
+        self.probe = None
+
+    def close(self) -> None:
+        """Forget the streak and admit attempts."""
+        self.failures = 0
+        self.clients.clear()
+        self.hostLevel = False
+        self.openedAt = None
+        self.probe = None
+
+
+class Attempt:
+    """One admitted attempt to use a destination; its owner owes it exactly one verdict.
+
+    Only the first verdict counts: `abandoned` in a `finally` clause is always safe, and needed,
+    since a probe without a verdict keeps everybody else out.
+    """
+
+    def __init__(self, health: "Health", destination: str, era: int) -> None:
+        self._health: Health | None = health
+        self._destination = destination
+        self._era = era
+
+    def succeeded(self) -> None:
+        """The destination answered as it should (a refused login is such an answer)."""
+        health = self._settle()
+        if health is not None:
+            health._succeeded(self._destination)
+
+    def failed(self, stage: Stage, client: str) -> None:
+        """The destination could not be used.
+
+        :param client: the address of the client without its port.
+        """
+        health = self._settle()
+        if health is not None and stage not in _NO_FAILURE:
+            health._failed(self._destination, stage, client)
+
+    def abandoned(self) -> None:
+        """There is no verdict, as when the client left; a probe's place is free again."""
+        self._settle()
+
+    def _settle(self) -> "Health | None":
+        """Take the attempt out of the books; None when its verdict comes too late to count."""
+        health, self._health = self._health, None
+        if health is None:
+            return None
+        circuit = health._circuit(self._destination)
+        if circuit.probe is self:
+            circuit.probe = None
+        return health if circuit.era == self._era else None
+
+
+class Health:
+    """The circuit breakers of all destinations.
+
+    :ivar settings: may be replaced at any time; what is known of the destinations stays.
+    """
+
+    log = Logger()
+
+    def __init__(self, clock: Seconds, settings: HealthSettings) -> None:
+        self.settings = settings
+        self._clock = clock
+        self._circuits: dict[str, _Circuit] = {}
+
+    def admit(self, destination: str) -> Attempt:
+        """Ask leave to use a destination.
+
+        :raises CircuitOpen: it is down, and this attempt is not the probe.
+        """
+        circuit = self._circuit(destination)
+        if circuit.openedAt is not None and self.settings.threshold == 0:
+            self.reset(destination)
+        attempt = Attempt(self, destination, circuit.era)
+        if circuit.openedAt is None:
+            return attempt
+        wait = circuit.openedAt + self.settings.cooldown - self._clock.seconds()
+        if wait > 0:
+            raise CircuitOpen(destination, wait)
+        if circuit.probe is not None:
+            raise CircuitOpen(destination, _PROBE_PAUSE)
+        circuit.probe = attempt
+        return attempt
+
+    def report(self, destinations: Iterable[str]) -> list[DestinationHealth]:
+        """Tell the state of these destinations, in their order."""
+        return [self._reportOne(destination) for destination in destinations]
+
+    def reset(self, destination: str) -> None:
+        """Close the circuit and forget every failure, those under way included."""
+        circuit = self._circuit(destination)
+        circuit.era += 1
+        circuit.close()
+
+    def _reportOne(self, destination: str) -> DestinationHealth:
+        circuit = self._circuits.get(destination) or _Circuit()
+        return DestinationHealth(
+            destination=destination,
+            consecutiveFailures=circuit.failures,
+            failureSources=len(circuit.clients),
+            hostLevelFailure=circuit.hostLevel,
+            down=circuit.openedAt is not None and self.settings.threshold > 0,
+        )
+
+    def _circuit(self, destination: str) -> _Circuit:
+        return self._circuits.setdefault(destination, _Circuit())
+
+    def _succeeded(self, destination: str) -> None:
+        """Count a success: it ends a streak, and a circuit's refusals if it was the probe."""
+        circuit = self._circuit(destination)
+        if circuit.openedAt is not None:
+            self.log.info("destination {destination} is up again", destination=destination)
+        circuit.close()
+
+    def _failed(self, destination: str, stage: Stage, client: str) -> None:
+        """Count a failure, and open the circuit if it was the probe or one too many."""
+        circuit = self._circuit(destination)
+        circuit.failures += 1
+        circuit.hostLevel = circuit.hostLevel or not stage.reachesHost
+        if len(circuit.clients) < max(_MOST_CLIENTS, self.settings.minClients):
+            circuit.clients.add(client)
+        if circuit.openedAt is not None or self._isTooMuch(circuit):
+            circuit.open(self._clock.seconds())
+            self.log.warn(
+                "destination {destination} is down after {failures} failures, last at: {stage}",
+                destination=destination,
+                failures=circuit.failures,
+                stage=stage.value,
+            )
+
+    def _isTooMuch(self, circuit: _Circuit) -> bool:
+        """Whether a closed circuit's streak is long enough and not one client's own doing."""
+        settings = self.settings
+        if settings.threshold == 0 or circuit.failures < settings.threshold:
+            return False
+        return circuit.hostLevel or len(circuit.clients) >= settings.minClients

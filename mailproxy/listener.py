@@ -1,0 +1,128 @@
+"""From an accepted socket to a session that can begin: steps 1 to 3 of a connection's life.
+
+Knows sockets, PROXY headers and implicit TLS; must not know any protocol's words or what a session
+does. What a new session may use is asked of the proxy at each accept, so that a reload holds for
+the next client.
+"""
+
+from collections.abc import Callable, Sequence
+
+import attrs
+from twisted.internet.interfaces import IReactorTime
+
+from . import proxyheader
+from .config.model import Listener as ListenerConfig
+from .config.values import Network, ProxyProtocol, TLSMode
+from .errors import ProtocolError
+from .origin import Address, Origin, sessionID
+from .protocols.base import ProxyServer, ProxyServerFactory, ServerSettings
+from .session import Place, Resources, Session
+from .stream import Creator
+from .waiting import TimedOut, within
+
+HEADER_PATIENCE = 1.0
+"""Seconds that a server-first protocol waits for the first byte of a header that may not come."""
+
+
+@attrs.frozen
+class Terms:
+    """What holds for clients that come in now.
+
+    :ivar implicit: makes TLS at once; None where it does not begin so.
+    :ivar ttl: hops that a session may take.
+    """
+
+    settings: ServerSettings
+    resources: Resources
+    implicit: Creator | None
+    ttl: int
+
+
+class Listener:
+    """One `[listener.NAME]`: accepts connections and makes sessions of them.
+
+    :param terms: gives what holds now.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        config: ListenerConfig,
+        factory: type[ProxyServerFactory],
+        terms: Callable[[], Terms],
+        clock: IReactorTime,
+    ) -> None:
+        self.name, self.config = name, config
+        self._terms, self._clock = terms, clock
+        self._place = Place(name, config.protocol, config.preauth_timeout)
+        self.factory = factory(clock, config.max_connections, self._accepted)
+
+    def _accepted(self, server: ProxyServer) -> None:
+        terms = self._terms()
+        server.settings = terms.settings
+        server.origin = Origin(
+            session=sessionID(),
+            client=_address(server.transport.getPeer()),
+            local=_address(server.transport.getHost()),
+            ttl=terms.ttl,
+        )
+        Session(server, self._place, terms.resources).start(self._introduce(server, terms))
+
+    async def _introduce(self, server: ProxyServer, terms: Terms) -> None:
+        """Learn who the client is, then secure its leg."""
+        await self._readHeader(server)
+        if terms.implicit is not None:
+            await server.startTLS(terms.implicit, server.takeUnread())
+            server.origin = attrs.evolve(server.origin, secure=True)
+
+    async def _readHeader(self, server: ProxyServer) -> None:
+        """Read a PROXY header where one may come and is believed."""
+        mode = self.config.proxy_protocol
+        trusted = server.settings.trusts(server.origin.client)
+        if mode is ProxyProtocol.OFF or (mode is ProxyProtocol.OPTIONAL and not trusted):
+            return
+        if not trusted:
+            raise ProtocolError("a PROXY header is required, and this peer is not trusted")
+        header = await self._header(server, optional=mode is ProxyProtocol.OPTIONAL)
+        if header is not None and header.source is not None and header.destination is not None:
+            server.origin = attrs.evolve(
+                server.origin, client=header.source, local=header.destination
+            )
+
+    async def _header(
+        self, server: ProxyServer, *, optional: bool
+    ) -> proxyheader.Header | None:
+        """Read the header; None, with every byte given back, when an optional one does not come."""
+        data = b""
+        if optional and self._speaksFirst:
+            try:
+                data = await within(self._clock, HEADER_PATIENCE, _firstByte(server))
+            except TimedOut:
+                return None
+        while True:
+            if optional and not proxyheader.isPrefix(data):
+                server.putBack(data)
+                return None
+            step = proxyheader.parse(data)
+            if not isinstance(step, proxyheader.NeedMore):
+                return step[0]
+            data += await server.readExactly(step.count)
+
+    @property
+    def _speaksFirst(self) -> bool:
+        """Whether clients wait for our greeting, so that one without a header sends nothing."""
+        return self.config.tls is not TLSMode.IMPLICIT and self.config.protocol != "http"
+
+
+async def _firstByte(server: ProxyServer) -> bytes:
+    return await server.readExactly(1)
+
+
+def _address(peer: object) -> Address:
+    """Read a transport's address; a Unix socket's is this machine's own."""
+    return Address.parse(getattr(peer, "host", "127.0.0.1"), getattr(peer, "port", 0))
+
+
+def trust(networks: Sequence[Network]) -> Callable[[Address], bool]:
+    """Make the test whether an address lies in one of these networks."""
+    return lambda address: any(address.ip in network for network in networks)

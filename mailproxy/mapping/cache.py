@@ -1,0 +1,251 @@
+"""The memory in front of a mapping source: one question at a time, its answer kept for a while.
+
+Knows lifetimes and who waits for what; must not know which store it asks, nor what an absent
+mapping or a failure means to a login. No entry has a timer: lifetimes are looked at when read.
+"""
+
+import sys
+from itertools import islice
+
+import attrs
+from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from ..errors import MappingError
+from .interfaces import IMappingSource
+
+__all__ = ["CacheSettings", "Known", "MappingCache"]
+
+_LONGEST_FAILURE = 5.0
+"""Seconds that a failed lookup is remembered at most."""
+
+_EVICTION_SHARE = 256
+"""A full cache drops this fraction of itself at once: the walk to a dict's oldest entries costs
+more than dropping them."""
+
+
+@attrs.frozen
+class CacheSettings:
+    """How long and how much to remember; times in seconds.
+
+    :ivar lookupTimeout: how long the source may take before a lookup counts as failed.
+    """
+
+    positiveTTL: float = 600.0
+    negativeTTL: float = 30.0
+    maxEntries: int = 1_000_000
+    lookupTimeout: float = 5.0
+
+    @property
+    def failureTTL(self) -> float:
+        """How long a failure is remembered."""
+        return min(_LONGEST_FAILURE, self.negativeTTL)
+
+
+@attrs.frozen
+class Known:
+    """An answer that a source gave once: a destination, or None for "not mapped"."""
+
+    destination: str | None
+
+
+@attrs.frozen(weakref_slot=False)
+class _Answer:
+    """The source's last answer, current until `expires` and kept past it."""
+
+    destination: str | None
+    expires: float
+
+
+@attrs.frozen(weakref_slot=False)
+class _Failure:
+    """The source failed; `last` is what it said before that, if it is remembered."""
+
+    last: Known | None
+    expires: float
+
+
+class _Query:
+    """One question to the source, and everybody who waits for its answer.
+
+    :ivar timer: set while the source has not answered.
+    """
+
+    def __init__(self) -> None:
+        self.waiters: dict[Deferred[str | None], None] = {}
+        self.asked: Deferred[None] | None = None
+        self.timer: IDelayedCall | None = None
+        self.settled = False
+
+    def settle(self, result: str | Failure | None) -> None:
+        """Answer everybody who still waits; one may cancel another when it hears."""
+        self.stopTimer()
+        self.settled = True
+        waiters, self.waiters = self.waiters, {}
+        for waiter in waiters:
+            if not waiter.called:
+                waiter.callback(result)
+
+    def stopTimer(self) -> None:
+        """Wait for the source no longer."""
+        timer, self.timer = self.timer, None
+        if timer is not None and timer.active():
+            timer.cancel()
+
+
+class MappingCache:
+    """Answers lookups from memory, and asks the source once for everybody when it cannot.
+
+    The least recently used entries go first when there are too many.
+
+    :ivar hits: lookups answered from memory, remembered failures among them.
+    :ivar misses: lookups that waited for the source.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self, source: IMappingSource, clock: IReactorTime, settings: CacheSettings
+    ) -> None:
+        self.hits = 0
+        self.misses = 0
+        self._source = source
+        self._clock = clock
+        self._settings = settings
+        self._entries: dict[str, _Answer | _Failure] = {}
+        self._queries: dict[str, _Query] = {}
+
+    @property
+    def entries(self) -> int:
+        """How many identifiers are remembered, those past their lifetime included."""
+        return len(self._entries)
+
+    def lookup(self, identifier: str) -> Deferred[str | None]:
+        """Find the destination of a normalized identifier; None when it is not mapped.
+
+        Fails with `MappingError` when the source could not tell, now or a moment ago. May be
+        cancelled; the source's work is cancelled when nobody waits for it any more.
+        """
+        entry = self._live(identifier)
+        if entry is None:
+            self.misses += 1
+            return self._ask(identifier)
+        self.hits += 1
+        del self._entries[identifier]
+        self._entries[identifier] = entry
+        if isinstance(entry, _Failure):
+            return fail(MappingError("the last lookup has failed, and the next one is not due"))
+        return succeed(entry.destination)
+
+    def peek(self, identifier: str) -> bool:
+        """Whether `lookup` would find an answer in memory; counts nothing and asks nobody."""
+        return isinstance(self._live(identifier), _Answer)
+
+    def stale(self, identifier: str) -> Known | None:
+        """The last answer that is remembered, however old; None when there is none."""
+        entry = self._entries.get(identifier)
+        if isinstance(entry, _Answer):
+            return Known(entry.destination)
+        return entry.last if entry is not None else None
+
+    def invalidate(self, identifier: str | None = None) -> None:
+        """Forget an identifier (None: all), its answer past lifetime included.
+
+        Questions under way still answer those who wait, but are not remembered, and a lookup
+        that starts after this asks the source anew.
+        """
+        if identifier is None:
+            self._entries.clear()
+            self._queries.clear()
+        else:
+            self._entries.pop(identifier, None)
+            self._queries.pop(identifier, None)
+
+    def replaceSource(self, source: IMappingSource) -> None:
+        """Ask another source from now on, and forget what the old one said."""
+        self._source = source
+        self.invalidate()
+
+    def _live(self, identifier: str) -> _Answer | _Failure | None:
+        entry = self._entries.get(identifier)
+        if entry is None or self._clock.seconds() >= entry.expires:
+            return None
+        return entry
+
+    def _ask(self, identifier: str) -> Deferred[str | None]:
+        """Wait for the identifier's question to the source, which is put if nobody has yet."""
+        query = self._queries.get(identifier)
+        isNew = query is None
+        if query is None:
+            query = self._queries[identifier] = _Query()
+        waiter: Deferred[str | None] = Deferred(lambda d: self._left(identifier, query, d))
+        query.waiters[waiter] = None
+        if isNew:
+            self._start(identifier, query)
+        return waiter
+
+    def _start(self, identifier: str, query: _Query) -> None:
+        """Put the question to the source, and bound the wait for its answer."""
+        answer = maybeDeferred(self._source.lookup, identifier)
+        query.asked = answer.addCallback(
+            lambda destination: self._answered(identifier, query, destination)
+        ).addErrback(lambda failure: self._failed(identifier, query, failure))
+        if not query.settled:
+            query.timer = self._clock.callLater(
+                self._settings.lookupTimeout, self._timedOut, identifier, query
+            )
+
+    def _answered(self, identifier: str, query: _Query, destination: str | None) -> None:
+        """Remember the source's answer and pass it on."""
+        if query.settled:
+            return
+        lifetime = self._settings.positiveTTL
+        if destination is None:
+            lifetime = self._settings.negativeTTL
+        else:
+            destination = sys.intern(destination)
+        self._keep(identifier, query, _Answer(destination, self._clock.seconds() + lifetime))
+        query.settle(destination)
+
+    def _failed(self, identifier: str, query: _Query, failure: Failure) -> None:
+        """Remember that the source failed and pass it on; only `MappingError` is expected."""
+        if query.settled:
+            return
+        if failure.check(MappingError) is None:
+            self.log.failure("the mapping source broke its promise", failure)
+            failure = Failure(MappingError("the mapping source failed"))
+        expires = self._clock.seconds() + self._settings.failureTTL
+        self._keep(identifier, query, _Failure(self.stale(identifier), expires))
+        query.settle(failure)
+
+    def _timedOut(self, identifier: str, query: _Query) -> None:
+        """Count a source that is too slow as one that failed."""
+        self._failed(identifier, query, Failure(MappingError("the mapping source is too slow")))
+        if query.asked is not None:
+            query.asked.cancel()
+
+    def _left(self, identifier: str, query: _Query, waiter: Deferred[str | None]) -> None:
+        """Let a waiter go that was cancelled; the last one takes the question along."""
+        query.waiters.pop(waiter, None)
+        if query.waiters or query.settled:
+            return
+        query.stopTimer()
+        query.settled = True
+        if self._queries.get(identifier) is query:
+            del self._queries[identifier]
+        if query.asked is not None:
+            query.asked.cancel()
+
+    def _keep(self, identifier: str, query: _Query, entry: _Answer | _Failure) -> None:
+        """Remember the outcome of a question, unless it was invalidated meanwhile."""
+        if self._queries.get(identifier) is not query:
+            return
+        del self._queries[identifier]
+        self._entries.pop(identifier, None)
+        self._entries[identifier] = entry
+        if len(self._entries) > self._settings.maxEntries:
+            count = max(1, self._settings.maxEntries // _EVICTION_SHARE)
+            for oldest in list(islice(self._entries, count)):
+                del self._entries[oldest]

@@ -1,0 +1,44 @@
+"""What a store of mappings can be asked. No store is named here."""
+
+from twisted.internet.defer import Deferred
+from zope.interface import Interface
+
+__all__ = ["IMappingSource", "IReloadableMappingSource", "IWritableMappingSource"]
+
+
+class IMappingSource(Interface):
+    """A store that knows the destinations of identifiers.
+
+    Identifiers are normalized already. A source that must be started and stopped is a Twisted
+    service too.
+    """
+
+    def lookup(identifier: str) -> Deferred[str | None]:
+        """Find the destination of an identifier; None when it is not mapped.
+
+        Fails with `MappingError` when the store could not tell. May be cancelled.
+        """
+
+
+class IWritableMappingSource(IMappingSource):
+    """A source whose mappings can be changed."""
+
+    def store(identifier: str, destination: str) -> Deferred[None]:
+        """Map an identifier, whether it was mapped before or not.
+
+        Fires when the store keeps it for good. Fails with `MappingError` when nothing was
+        changed, and with `ReadOnlyMapping` when the store is configured to take no writes.
+        """
+
+    def remove(identifier: str) -> Deferred[bool]:
+        """Forget an identifier; the answer says whether it was mapped. Fails as `store` does."""
+
+
+class IReloadableMappingSource(IMappingSource):
+    """A source that holds a copy of its store and can read it again."""
+
+    def reload() -> Deferred[None]:
+        """Read the store again.
+
+        Fails with `ConfigError`, and keeps what it had, when the store cannot be used.
+        """

@@ -1,0 +1,368 @@
+"""IMAP's words on both sides (RFC 9051 and 3501; RFC 4959, 7888, 2971, 5530).
+
+Knows tags, literals and response codes; must not know what comes of a login.
+"""
+
+from base64 import b64encode
+from collections.abc import Mapping
+from typing import ClassVar
+
+import attrs
+
+from ..errors import BackendFailed, LimitExceeded, ProtocolError, Refusal, Stage
+from ..origin import Fields
+from ..sasl import Credentials, unbase64
+from ..stream import MAX_LINE
+from . import grammar
+from .base import (
+    AuthResult,
+    Challenge,
+    Command,
+    Dismissed,
+    Login,
+    ProxyClient,
+    ProxyClientFactory,
+    ProxyServer,
+    ProxyServerFactory,
+    Verb,
+    Verdict,
+)
+
+_REFUSALS: Mapping[Refusal, bytes] = {
+    Refusal.AUTHENTICATION: b"NO [AUTHENTICATIONFAILED] Authentication failed.",
+    Refusal.UNAVAILABLE: b"NO [UNAVAILABLE] Temporarily unavailable, try again later.",
+    Refusal.PRIVACY: b"NO [PRIVACYREQUIRED] Secrets are taken over TLS only.",
+    Refusal.MECHANISM: b"NO [CANNOT] Authentication mechanism not supported.",
+    Refusal.ENCODING: b"BAD Malformed authentication message.",
+    Refusal.CANCELLED: b"BAD Authentication cancelled.",
+    Refusal.TOO_BIG: b"NO [TOOBIG] Command too long.",
+}
+
+_FAREWELLS: Mapping[Refusal, bytes] = {
+    Refusal.UNAVAILABLE: b"* BYE [UNAVAILABLE] Temporarily unavailable, try again later.",
+    Refusal.TOO_BIG: b"* BYE [TOOBIG] Command too long.",
+    Refusal.TOO_MANY: b"* BYE Too many failures.",
+    Refusal.TIMEOUT: b"* BYE Disconnected for inactivity during authentication.",
+    Refusal.SHUTDOWN: b"* BYE [UNAVAILABLE] Server shutting down, try again later.",
+}
+
+_TEMPORARY = frozenset({b"UNAVAILABLE", b"INUSE", b"SERVERBUG", b"LIMIT"})
+"""Response codes of a NO that says nothing about the password (RFC 5530, section 3)."""
+
+
+class IMAPServer(ProxyServer):
+    """Us, as an IMAP server in the not-authenticated state."""
+
+    def greeting(self) -> bytes:
+        """Say what we can do at once: most clients then need not ask."""
+        return b"* OK [%b] %b\r\n" % (self.capability(), self.settings.banner)
+
+    def capability(self) -> bytes:
+        """Word what may be done now."""
+        words = [b"CAPABILITY", *self.settings.capabilities]
+        if self.settings.context is not None and not self.secure:
+            words.append(b"STARTTLS")
+        if self.private:
+            words += [b"AUTH=" + mechanism.value for mechanism in self.settings.mechanisms]
+        else:
+            words.append(b"LOGINDISABLED")
+        return b" ".join(words)
+
+    async def readCommand(self) -> Command:
+        """Read `tag SP verb SP arguments`, literals included."""
+        while True:
+            line = await self.readLine()
+            tag, _, rest = line.partition(b" ")
+            if not grammar.isTag(tag):
+                raise grammar.GrammarError("bad tag")
+            pieces = await self._literals(rest, MAX_LINE - len(line))
+            verb, _, pieces[0] = pieces[0].partition(b" ")
+            command = Command(tag, verb.upper(), pieces)
+            if len(pieces) % 2:
+                return command
+            self.refuse(command, Refusal.TOO_BIG)
+
+    async def _literals(self, text: bytes, room: int) -> list[bytes]:
+        """Read a command on: text and literals in turn.
+
+        Ends in a literal's stead, with an even number of pieces, before one that is too large and
+        waits for our consent.
+        """
+        pieces = [text]
+        while announced := grammar.literalAtEnd(pieces[-1]):
+            size, unasked = announced
+            if size > room:
+                if unasked:
+                    raise LimitExceeded("a literal is too long")
+                return [*pieces, b""]
+            if not unasked:
+                self.send(b"+ OK\r\n")
+            pieces.append(await self.readExactly(size))
+            pieces.append(await self.readLine())
+            room -= size + len(pieces[-1])
+            if room < 0:
+                raise LimitExceeded("a command is too long")
+        return pieces
+
+    async def continuation(self, challenge: bytes) -> bytes:
+        """Ask by `+`."""
+        self.send(b"+ %b\r\n" % challenge)
+        return await self.readLine()
+
+    def reply(self, command: Command, text: bytes) -> None:
+        """Send a tagged reply."""
+        self.send(b"%b %b\r\n" % (command.tag, text))
+
+    def refuse(self, command: Command, refusal: Refusal) -> None:
+        """Word a refusal with its response code."""
+        self.reply(command, _REFUSALS[refusal])
+
+    def mistake(self, command: Command | None) -> None:
+        """Answer BAD, with the tag when there is one."""
+        self.send(b"%b BAD Unknown or malformed command.\r\n" % (command.tag if command else b"*"))
+
+    def upgrade(self, command: Command) -> None:
+        """Send the client into the handshake."""
+        self.reply(command, b"OK Begin TLS negotiation now.")
+
+    def answer(self, command: Command, result: AuthResult) -> None:
+        """Pass on what the backend said, under the client's own tag."""
+        self.send(result.preamble)
+        self.reply(command, result.reply)
+
+    def dismiss(self, refusal: Refusal) -> None:
+        """Say BYE."""
+        self.send(_FAREWELLS[refusal] + b"\r\n")
+
+    async def capabilityVerb(self, command: Command) -> None:
+        """Serve CAPABILITY."""
+        self.send(b"* %b\r\n" % self.capability())
+        self.reply(command, b"OK Capability completed.")
+
+    async def noopVerb(self, command: Command) -> None:
+        """Serve NOOP."""
+        self.reply(command, b"OK Completed.")
+
+    async def idVerb(self, command: Command) -> None:
+        """Serve ID: take what the client says, say nothing of ourselves (RFC 2971)."""
+        match grammar.parse(command.arguments):
+            case [tuple(words)] if len(words) % 2 == 0:
+                self.describe(_fields(words))
+            case [grammar.Atom() as nil] if nil.upper() == b"NIL":
+                pass
+            case _:
+                raise grammar.GrammarError("ID takes a list or NIL")
+        self.send(b"* ID NIL\r\n")
+        self.reply(command, b"OK Completed.")
+
+    async def logoutVerb(self, command: Command) -> None:
+        """Serve LOGOUT."""
+        self.send(b"* BYE Logging out.\r\n")
+        self.reply(command, b"OK Completed.")
+        raise Dismissed(None)
+
+    async def loginVerb(self, command: Command) -> Login | None:
+        """Serve LOGIN."""
+        user, password = grammar.strings(grammar.parse(command.arguments), 2)
+        return self.logInWithPassword(command, user, password)
+
+    async def authenticateVerb(self, command: Command) -> Login | None:
+        """Serve AUTHENTICATE, with an initial response (RFC 4959) or without."""
+        values = grammar.parse(command.arguments)
+        mechanism, *initial = grammar.strings(values, max(1, min(len(values), 2)))
+        return await self.authenticate(command, mechanism, initial[0] if initial else None)
+
+    verbs: ClassVar[Mapping[bytes, Verb["IMAPServer"]]] = {
+        b"CAPABILITY": capabilityVerb,
+        b"NOOP": noopVerb,
+        b"ID": idVerb,
+        b"LOGOUT": logoutVerb,
+        b"STARTTLS": ProxyServer.startTLSVerb,
+        b"LOGIN": loginVerb,
+        b"AUTHENTICATE": authenticateVerb,
+    }
+
+
+def _fields(words: tuple[bytes, ...]) -> Fields:
+    """Pair an ID list up; an unquoted NIL is no value."""
+    names, values = words[::2], words[1::2]
+    return tuple(
+        (name, None if isinstance(value, grammar.Atom) and value.upper() == b"NIL" else value)
+        for name, value in zip(names, values, strict=True)
+    )
+
+
+@attrs.frozen
+class _Response:
+    """One response: its mark (`*`, `+` or a tag), its first word and the rest, literals inside."""
+
+    mark: bytes
+    status: bytes
+    text: bytes
+    whole: bytes
+
+    @property
+    def code(self) -> tuple[bytes, ...]:
+        """The words of a response code in brackets, upper case; empty without one."""
+        code, bracket, _ = self.text[1:].partition(b"]")
+        return tuple(code.upper().split()) if self.text[:1] == b"[" and bracket else ()
+
+
+class IMAPClient(ProxyClient):
+    """Us, as the IMAP client of a backend."""
+
+    _commands = 0
+    _capabilities: frozenset[bytes] | None = None
+
+    async def readGreeting(self) -> None:
+        """Take OK; BYE is a temporary refusal, PREAUTH somebody's session that is not ours."""
+        greeting = await self._response()
+        if greeting.mark != b"*" or greeting.status not in (b"OK", b"BYE", b"PREAUTH"):
+            raise ProtocolError("no IMAP greeting")
+        if greeting.status != b"OK":
+            detail = f"greeted with {greeting.status.decode()}"
+            raise BackendFailed(Stage.GREETING, detail, retry=greeting.status == b"BYE")
+
+    async def readCapabilities(self) -> None:
+        """Ask, unless the greeting has told."""
+        if self._capabilities is None:
+            await self._command(b"CAPABILITY")
+
+    async def requestTLS(self) -> None:
+        """Ask for STARTTLS; what was learned before it does not count."""
+        await self.readCapabilities()
+        if not self._offers(b"STARTTLS"):
+            raise BackendFailed(Stage.PREPARE, "STARTTLS is not offered")
+        if (await self._command(b"STARTTLS")).status != b"OK":
+            raise BackendFailed(Stage.PREPARE, "STARTTLS is refused")
+        self._capabilities = None
+
+    async def introduce(self) -> None:
+        """Send the client's own ID, and ours about it where the endpoint asks for that."""
+        fields = self.origin.imapID() if self.settings.introduces else self.origin.description
+        words = [
+            word
+            for name, value in fields
+            if grammar.quotable(name) and grammar.quotable(value or b"")
+            for word in (grammar.quote(name), b"NIL" if value is None else grammar.quote(value))
+        ]
+        if words and self._offers(b"ID"):
+            await self._command(b"ID (%b)" % b" ".join(words))
+
+    async def replay(self, credentials: Credentials, challenge: Challenge) -> AuthResult:
+        """Send AUTHENTICATE, or LOGIN to a backend that knows passwords only that way."""
+        mechanism = credentials.mechanism.value
+        if self._offers(b"AUTH=" + mechanism):
+            tag = self._nextTag()
+            if self._offers(b"SASL-IR"):
+                initial = b64encode(credentials.response) or b"="
+                self.send(b"%b AUTHENTICATE %b %b\r\n" % (tag, mechanism, initial))
+                return await self._result(tag, None, challenge)
+            self.send(b"%b AUTHENTICATE %b\r\n" % (tag, mechanism))
+            return await self._result(tag, credentials.response, challenge)
+        if not credentials.asPassword or self._offers(b"LOGINDISABLED"):
+            raise BackendFailed(Stage.UNSUPPORTED, f"{mechanism.decode()} is not offered")
+        return await self._logIn(credentials, challenge)
+
+    async def _logIn(self, credentials: Credentials, challenge: Challenge) -> AuthResult:
+        """Send LOGIN, what cannot be quoted as literals."""
+        tag = self._nextTag()
+        line = tag + b" LOGIN"
+        for word in (credentials.user, credentials.secret):
+            if grammar.quotable(word):
+                line += b" " + grammar.quote(word)
+                continue
+            unasked = self._offers(b"LITERAL+")
+            self.send(line + b" {%d%b}\r\n" % (len(word), b"+" if unasked else b""))
+            early = None if unasked else await self._consent(tag)
+            if early is not None:
+                return early
+            line = word
+        self.send(line + b"\r\n")
+        return await self._result(tag, None, challenge)
+
+    async def _consent(self, tag: bytes) -> AuthResult | None:
+        """Wait for the `+` before a literal; a tagged answer in its stead is the login's."""
+        while (response := await self._response()).mark != b"+":
+            if response.mark == tag:
+                return _verdict(response, b"")
+        return None
+
+    async def _result(
+        self, tag: bytes, answer: bytes | None, challenge: Challenge
+    ) -> AuthResult:
+        """Read on to the tagged answer.
+
+        :param answer: what the first `+` asks for; None when it has been sent.
+        """
+        preamble = b""
+        while (response := await self._response()).mark != tag:
+            if response.mark == b"+":
+                if answer is None:
+                    answer = await challenge(unbase64(response.whole[2:-2]))
+                self.send((b"*" if answer is None else b64encode(answer)) + b"\r\n")
+                answer = None
+            elif response.status != b"BYE":
+                preamble += response.whole
+                if len(preamble) > MAX_LINE:
+                    raise LimitExceeded("the answer to a login is too long")
+        return _verdict(response, preamble)
+
+    def _offers(self, capability: bytes) -> bool:
+        return capability in (self._capabilities or ())
+
+    def _nextTag(self) -> bytes:
+        self._commands += 1
+        return b"P%d" % self._commands
+
+    async def _command(self, text: bytes) -> _Response:
+        """Send a command and read on to its tagged response."""
+        tag = self._nextTag()
+        self.send(b"%b %b\r\n" % (tag, text))
+        while (response := await self._response()).mark != tag:
+            pass
+        return response
+
+    async def _response(self) -> _Response:
+        """Read one response with its literals; capabilities in it are learned."""
+        whole = await self.readLine()
+        while announced := grammar.literalAtEnd(whole):
+            size, _ = announced
+            if len(whole) + size > MAX_LINE:
+                raise LimitExceeded("a response is too long")
+            whole += b"\r\n" + await self.readExactly(size)
+            whole += await self.readLine()
+        mark, _, rest = whole.partition(b" ")
+        status, _, text = rest.partition(b" ")
+        response = _Response(mark, status.upper(), text, whole + b"\r\n")
+        self._learn(response)
+        return response
+
+    def _learn(self, response: _Response) -> None:
+        if response.status == b"CAPABILITY":
+            self._capabilities = frozenset(response.text.upper().split())
+        elif response.code[:1] == (b"CAPABILITY",):
+            self._capabilities = frozenset(response.code[1:])
+
+
+def _verdict(response: _Response, preamble: bytes) -> AuthResult:
+    """Understand a tagged response."""
+    if response.status == b"OK":
+        verdict = Verdict.ACCEPTED
+    elif response.status not in (b"NO", b"BAD"):
+        raise ProtocolError("no answer to a login")
+    else:
+        verdict = Verdict.TEMPORARY if _TEMPORARY & {*response.code[:1]} else Verdict.REFUSED
+    return AuthResult(verdict, preamble, response.whole[len(response.mark) + 1 : -2])
+
+
+class IMAPServerFactory(ProxyServerFactory):
+    """Listens for IMAP clients."""
+
+    conversation = IMAPServer
+
+
+class IMAPClientFactory(ProxyClientFactory):
+    """Connects to IMAP backends."""
+
+    conversation = IMAPClient

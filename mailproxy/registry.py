@@ -1,0 +1,177 @@
+"""The live sessions of this process: found by account, kicked, counted; and logins on hold.
+
+Knows sessions by their interface only; must not know protocols, nor why somebody looks.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+from zope.interface import Attribute, Interface
+
+__all__ = ["LONGEST_HOLD", "ISession", "Registry"]
+
+LONGEST_HOLD = 120.0
+"""Seconds that logins of an identifier can be held."""
+
+
+class ISession(Interface):
+    """A live session, as management sees it."""
+
+    id = Attribute("str: unique among the live sessions of all processes.")
+    protocol = Attribute('str: as the listener\'s, "imap" for one.')
+    listener = Attribute("str: the listener's name.")
+    client = Attribute('str: the client\'s "host:port".')
+    since = Attribute("float: when it was accepted, in seconds since the epoch.")
+    identifier = Attribute("str | None: the account; set by `Registry.routed`.")
+    destination = Attribute("str | None: where it is routed; set by `Registry.routed`.")
+    received = Attribute("int: bytes that came from the client.")
+    sent = Attribute("int: bytes that went to the client.")
+
+    def kick() -> None:
+        """End the session soon; called more than once, or too late, it does nothing."""
+
+
+class _Hold:
+    """Logins of one identifier that wait for the same moment."""
+
+    def __init__(self, timer: IDelayedCall) -> None:
+        self.timer = timer
+        self.waiters: dict[Deferred[None], None] = {}
+
+    def release(self) -> None:
+        """Let everybody go on; one may cancel another when it hears."""
+        if self.timer.active():
+            self.timer.cancel()
+        waiters, self.waiters = self.waiters, {}
+        for waiter in waiters:
+            if not waiter.called:
+                waiter.callback(None)
+
+
+class Registry:
+    """Every live session, from its acceptance to its end."""
+
+    log = Logger()
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self._clock = clock
+        self._sessions: dict[str, ISession] = {}
+        self._byIdentifier: dict[str, dict[str, ISession]] = {}
+        self._byDestination: dict[str, dict[str, ISession]] = {}
+        self._holds: dict[str, _Hold] = {}
+
+    def add(self, session: ISession) -> None:
+        """Take a session in when it is accepted."""
+        self._sessions[session.id] = session
+        self._file(session)
+
+    def remove(self, session: ISession) -> None:
+        """Take a session out when it has ended; one that is not there is passed over."""
+        if self._sessions.pop(session.id, None) is not None:
+            self._unfile(session)
+
+    def routed(self, session: ISession, identifier: str | None, destination: str | None) -> None:
+        """Note a session's account and destination, also in the session itself.
+
+        Called as soon as the destination is chosen, and again when it changes: None and None
+        after a refused login. A session that has ended meanwhile is only noted in itself.
+        """
+        live = session.id in self._sessions
+        if live:
+            self._unfile(session)
+        session.identifier = identifier
+        session.destination = destination
+        if live:
+            self._file(session)
+
+    def find(
+        self,
+        identifier: str | None = None,
+        destination: str | None = None,
+        protocol: str | None = None,
+    ) -> list[ISession]:
+        """The sessions that match everything that is given, oldest first."""
+        chosen = self._sessions
+        if identifier is not None:
+            chosen = self._byIdentifier.get(identifier, {})
+        elif destination is not None:
+            chosen = self._byDestination.get(destination, {})
+        return [
+            session
+            for session in chosen.values()
+            if destination in (None, session.destination) and protocol in (None, session.protocol)
+        ]
+
+    def kick(self, identifier: str) -> int:
+        """End every session of an account; returns how many there were."""
+        sessions = self.find(identifier=identifier)
+        for session in sessions:
+            try:
+                session.kick()
+            except Exception:  # the others must go all the same
+                self.log.failure("session {id} could not be kicked", id=session.id)
+        return len(sessions)
+
+    def count(self) -> int:
+        """How many sessions are live."""
+        return len(self._sessions)
+
+    def countBy(self) -> Mapping[tuple[str, str | None], int]:
+        """How many sessions are live per protocol and destination (None: not routed yet)."""
+        return Counter(
+            (session.protocol, session.destination) for session in self._sessions.values()
+        )
+
+    def hold(self, identifier: str, seconds: float) -> None:
+        """Let new logins of an identifier wait.
+
+        :param seconds: from now, cut at `LONGEST_HOLD`; 0 or less lets them go on at once. Who
+            waits already waits for the new moment.
+        """
+        if seconds <= 0:
+            self._release(identifier)
+            return
+        seconds = min(seconds, LONGEST_HOLD)
+        hold = self._holds.get(identifier)
+        if hold is None:
+            timer = self._clock.callLater(seconds, self._release, identifier)
+            self._holds[identifier] = _Hold(timer)
+        else:
+            hold.timer.reset(seconds)
+
+    def held(self, identifier: str) -> Deferred[None]:
+        """Wait until an identifier is not on hold, which may be now; may be cancelled."""
+        hold = self._holds.get(identifier)
+        if hold is None:
+            return succeed(None)
+        waiters = hold.waiters
+        waiter: Deferred[None] = Deferred(lambda gone: waiters.pop(gone, None) and None)
+        waiters[waiter] = None
+        return waiter
+
+    def _release(self, identifier: str) -> None:
+        hold = self._holds.pop(identifier, None)
+        if hold is not None:
+            hold.release()
+
+    def _file(self, session: ISession) -> None:
+        if session.identifier is not None:
+            self._byIdentifier.setdefault(session.identifier, {})[session.id] = session
+        if session.destination is not None:
+            self._byDestination.setdefault(session.destination, {})[session.id] = session
+
+    def _unfile(self, session: ISession) -> None:
+        _drop(self._byIdentifier, session.identifier, session.id)
+        _drop(self._byDestination, session.destination, session.id)
+
+
+def _drop(index: dict[str, dict[str, ISession]], key: str | None, session: str) -> None:
+    """Take a session out of an index, and with its last session the index's key."""
+    if key is None or key not in index:
+        return
+    index[key].pop(session, None)
+    if not index[key]:
+        del index[key]

@@ -1,0 +1,309 @@
+"""One session, from its first byte to its end: the story that the other modules' verbs tell.
+
+Knows the order of things and what each failure means to the client; must not know any protocol's
+words, how a backend is reached or how bytes are bridged.
+"""
+
+from collections.abc import Coroutine, Mapping
+from typing import Any
+
+import attrs
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from .bridge import Bridge
+from .dial import Backend, Dialer, Target
+from .errors import (
+    BackendFailed,
+    InvalidIdentifier,
+    MappingError,
+    PeerGone,
+    ProtocolError,
+    Refusal,
+    Stage,
+)
+from .identity import IdentityRules, redact
+from .metrics import Metrics, Outcome
+from .protocols.base import AuthResult, Challenge, Dismissed, Login, ProxyServer
+from .registry import ISession, Registry
+from .routing import Router
+from .sasl import Credentials, dismissal
+from .tls import describe
+from .waiting import TimedOut, within
+
+
+@attrs.frozen
+class Resources:
+    """What sessions work with; a session keeps those that it began with.
+
+    :ivar targets: endpoints by destination and protocol.
+    :ivar authTimeout: seconds that a backend has to answer a login.
+    :ivar bridgeIdle: seconds without a byte that end a bridge.
+    """
+
+    clock: IReactorTime
+    rules: IdentityRules
+    router: Router
+    dialer: Dialer
+    targets: Mapping[tuple[str, str], Target]
+    registry: Registry
+    metrics: Metrics
+    authTimeout: float
+    bridgeIdle: float
+
+
+@attrs.frozen
+class Place:
+    """Where a session came in.
+
+    :ivar patience: seconds from accept to a complete login.
+    """
+
+    listener: str
+    protocol: str
+    patience: float
+
+
+@implementer(ISession)
+class Session:
+    """One client's connection, and what becomes of it.
+
+    :ivar identifier: who it is routed for; None before that.
+    :ivar destination: where it is routed; None before that.
+    """
+
+    log = Logger()
+
+    def __init__(self, server: ProxyServer, place: Place, resources: Resources) -> None:
+        self._server, self._place, self._resources = server, place, resources
+        self.protocol, self.listener = place.protocol, place.listener
+        self.since = resources.clock.seconds()
+        self.identifier: str | None = None
+        self.destination: str | None = None
+        self._backend: Backend | None = None
+        self._bridge: Bridge | None = None
+        self._task: Deferred[None] | None = None
+        self._interruption: Outcome | None = None
+        self._greeted = False
+        self._reason = ""
+
+    # What management sees
+
+    @property
+    def id(self) -> str:
+        """The session's name."""
+        return self._server.origin.session
+
+    @property
+    def client(self) -> str:
+        """The client's address and port."""
+        return str(self._server.origin.client)
+
+    @property
+    def received(self) -> int:
+        """Bytes bridged from the client."""
+        return self._bridge.received if self._bridge is not None else 0
+
+    @property
+    def sent(self) -> int:
+        """Bytes bridged to the client."""
+        return self._bridge.sent if self._bridge is not None else 0
+
+    def kick(self) -> None:
+        """End the session now."""
+        self._end(Outcome.KICKED)
+
+    def shutDown(self, *, bridged: bool) -> None:
+        """End the session because we stop: unless it is bridged, or if `bridged`, even then."""
+        if bridged or self._bridge is None:
+            self._end(Outcome.SHUTDOWN)
+
+    def _end(self, outcome: Outcome) -> None:
+        self._interruption = self._interruption or outcome
+        if self._task is not None:
+            self._task.cancel()
+
+    # The story
+
+    def start(self, introduction: Coroutine[Any, Any, None]) -> Deferred[None]:
+        """Begin.
+
+        :param introduction: what comes before the greeting: who the client is, implicit TLS.
+        :returns: fires when the session is over, whatever its end.
+        """
+        self._resources.registry.add(self)
+        self._server.whenLost = lambda: self._end(Outcome.CLIENT_GONE)
+        self._task = Deferred.fromCoroutine(self._live(introduction))
+        return self._task
+
+    async def _story(self, introduction: Coroutine[Any, Any, None]) -> str:
+        """Lead the session from its first byte to its last; tells what ended it."""
+        clock, patience, server = self._resources.clock, self._place.patience, self._server
+        login = await within(clock, patience, self._firstLogin(introduction))
+        while True:
+            target, result = await self._attempt(login)
+            if result.accepted:
+                break
+            self._leaveBackend()
+            server.reject(login, result, hide=target.hideAuthErrors)
+            login = await within(clock, patience, server.nextLogin())
+        server.accept(login, result)
+        assert self._backend is not None
+        self._bridge = Bridge(server, self._backend.client, self._resources.bridgeIdle, clock)
+        return (await self._bridge.run()).value
+
+    async def _firstLogin(self, introduction: Coroutine[Any, Any, None]) -> Login:
+        await introduction
+        self._greeted = True
+        self._server.greet()
+        return await self._server.nextLogin()
+
+    async def _attempt(self, login: Login) -> tuple[Target, AuthResult]:
+        """Bring a login to its backend; what keeps it from there is temporary, never a refusal."""
+        try:
+            target = await self._route(login)
+            return target, await self._replay(target, login)
+        except (BackendFailed, MappingError, InvalidIdentifier) as error:
+            self._reason = str(error)
+            self._server.refuse(login.command, Refusal.UNAVAILABLE)
+            raise Dismissed(Refusal.UNAVAILABLE) from error
+
+    async def _route(self, login: Login) -> Target:
+        """Find out whose session it is and where that account lives.
+
+        An account that is being moved is held first and looked up after; from the answer on the
+        session is on file, so that no move can miss it.
+        """
+        resources = self._resources
+        identifier = resources.rules.identify(login.credentials)
+        if identifier is not None:
+            await resources.registry.held(identifier)
+        route = await resources.router.route(identifier)
+        resources.registry.routed(self, identifier, route.destination)
+        self.log.debug(
+            "session {session}: {identifier} goes to {destination} ({ground})",
+            session=self.id,
+            identifier=identifier,
+            destination=route.destination,
+            ground=route.ground.value,
+        )
+        target = resources.targets.get((route.destination, self.protocol))
+        if target is None:
+            raise BackendFailed(Stage.UNSUPPORTED, f"{route.destination} has no {self.protocol}")
+        return target
+
+    async def _replay(self, target: Target, login: Login) -> AuthResult:
+        """Dial the backend and log in there."""
+        resources, client = self._resources, self._server.origin.client.host
+        backend = self._backend = await resources.dialer.open(target, self._server.origin)
+        challenge = self._challenge(target, login.credentials)
+        try:
+            answer = backend.client.login(login.credentials, challenge)
+            result = await within(resources.clock, resources.authTimeout, answer)
+        except TimedOut:
+            backend.attempt.failed(Stage.LOGIN, client)
+            raise BackendFailed(Stage.LOGIN, "no answer in time") from None
+        except BackendFailed as failed:
+            backend.attempt.failed(failed.stage, client)
+            raise
+        backend.attempt.succeeded()
+        if backend.client.settings.context is not None:
+            backend.client.settings.context.remember(backend.client.transport)
+        return result
+
+    def _challenge(self, target: Target, credentials: Credentials) -> Challenge:
+        """Choose who answers when the backend asks once more: only a token's refusal may."""
+        if credentials.token is None:
+            return _cancel
+        if not target.hideAuthErrors:
+            return self._server.relay
+
+        async def dismiss(_: bytes) -> bytes:
+            return dismissal(credentials.mechanism)
+
+        return dismiss
+
+    # Every end
+
+    async def _live(self, introduction: Coroutine[Any, Any, None]) -> None:
+        """Tell the story and clean up after it, whatever its end."""
+        outcome = Outcome.ERROR
+        try:
+            self._reason = await self._story(introduction)
+            outcome = Outcome.BRIDGED
+        except Dismissed as dismissed:
+            outcome = self._dismiss(dismissed.refusal)
+        except TimedOut:
+            outcome = self._dismiss(Refusal.TIMEOUT)
+        except CancelledError:
+            outcome = self._interrupted()
+        except PeerGone as gone:
+            outcome, self._reason = Outcome.CLIENT_GONE, describe(gone)
+        except ProtocolError as error:
+            self._reason = str(error)
+        except Exception:
+            self.log.failure("session {session} met a bug", session=self.id)
+            self._dismiss(Refusal.UNAVAILABLE)
+        finally:
+            self._finish(outcome)
+
+    def _dismiss(self, refusal: Refusal | None) -> Outcome:
+        """Say good-bye, where there has been a hello."""
+        if refusal is not None:
+            self._reason = self._reason or refusal.value
+            if self._greeted:
+                self._server.dismiss(refusal)
+        return _OUTCOMES.get(refusal, Outcome.LIMIT)
+
+    def _interrupted(self) -> Outcome:
+        """Somebody ended it; a client in the dialogue is told, a bridge just ends."""
+        outcome = self._interruption or Outcome.ERROR
+        self._reason = outcome.value
+        if self._greeted and self._bridge is None and outcome is not Outcome.CLIENT_GONE:
+            stopping = outcome is Outcome.SHUTDOWN
+            self._server.dismiss(Refusal.SHUTDOWN if stopping else Refusal.UNAVAILABLE)
+        return outcome
+
+    def _leaveBackend(self) -> None:
+        backend, self._backend = self._backend, None
+        if backend is not None:
+            backend.attempt.abandoned()
+            backend.client.close()
+
+    def _finish(self, outcome: Outcome) -> None:
+        """Close what is open, and write the one line."""
+        resources = self._resources
+        resources.registry.remove(self)
+        self._server.whenLost = None
+        self._server.close()
+        self._leaveBackend()
+        resources.metrics.sessionEnded(self, outcome)
+        self.log.info(
+            "session {session} {protocol} {listener} from {client}: {identifier} on {destination}, "
+            "{outcome} ({reason}), {received} bytes in, {sent} out, {seconds:.1f} s",
+            session=self.id,
+            protocol=self.protocol,
+            listener=self.listener,
+            client=self.client,
+            identifier=redact(self.identifier),
+            destination=self.destination or "-",
+            outcome=outcome.value,
+            reason=self._reason,
+            received=self.received,
+            sent=self.sent,
+            seconds=resources.clock.seconds() - self.since,
+        )
+
+
+_OUTCOMES: Mapping[Refusal | None, Outcome] = {
+    None: Outcome.CLIENT_GONE,
+    Refusal.TIMEOUT: Outcome.TIMEOUT,
+    Refusal.UNAVAILABLE: Outcome.UNAVAILABLE,
+    Refusal.TOO_MANY: Outcome.REFUSED,
+}
+
+
+async def _cancel(_: bytes) -> None:
+    """Answer no challenge: a password says all in one message."""

@@ -1,0 +1,325 @@
+"""One leg of a session as a stream: lines and counted bytes in, bytes out.
+
+Knows buffers, limits, TLS and how to close; must not know any protocol's words, nor who reads it.
+After `detach` it only passes events on to the bridge.
+"""
+
+from collections.abc import Callable
+from typing import Protocol as Structural
+from typing import cast
+
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.interfaces import (
+    IDelayedCall,
+    IHalfCloseableProtocol,
+    IHandshakeListener,
+    IOpenSSLClientConnectionCreator,
+    IOpenSSLServerConnectionCreator,
+    IPushProducer,
+    IReactorTime,
+    ITCPTransport,
+    ITLSTransport,
+)
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from .errors import LimitExceeded, PeerGone
+
+MAX_LINE = 65536
+"""Bytes of one line, without its end."""
+
+MAX_UNREAD = 65536
+"""Bytes that wait for a reader before we stop reading from the peer."""
+
+CLOSE_GRACE = 5.0
+"""Seconds that a peer has to take our last words before it is cut off."""
+
+Creator = IOpenSSLClientConnectionCreator | IOpenSSLServerConnectionCreator
+
+
+class Receiver(Structural):
+    """What a detached stream tells of: the bridge's side of one leg."""
+
+    def dataReceived(self, data: bytes) -> None:
+        """Take the next bytes."""
+
+    def readConnectionLost(self) -> None:
+        """Know that no byte will follow, while we may still write."""
+
+    def connectionLost(self, reason: Failure) -> None:
+        """Know that the leg is gone."""
+
+
+@implementer(IHalfCloseableProtocol, IHandshakeListener, IPushProducer)
+class Stream(Protocol):
+    """One connection, read by one reader at a time.
+
+    :ivar clock: bounds how long closing takes.
+    :ivar secure: whether TLS is on.
+    :ivar whenMade: called once when the connection is there.
+    :ivar whenLost: called once when the peer has gone, after a pending read has failed.
+    :cvar lineEnd: what ends a line; a CR before a bare LF is dropped.
+    """
+
+    transport: ITLSTransport
+    lineEnd = b"\n"
+    secure = False
+    whenMade: Callable[[], None] | None = None
+    whenLost: Callable[[], None] | None = None
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self.clock = clock
+        self._buffer = bytearray()
+        self._searched = 0
+        self._take: Callable[[], bytes | None] | None = None
+        self._reader: Deferred[bytes] | None = None
+        self._handshake: Deferred[None] | None = None
+        self._receiver: Receiver | None = None
+        self._closer: IDelayedCall | None = None
+        self._lost: Failure | None = None
+        self._ended = self._choked = self._paused = self._closing = False
+
+    @property
+    def lost(self) -> bool:
+        """Whether the connection is gone."""
+        return self._lost is not None
+
+    @property
+    def ended(self) -> bool:
+        """Whether the peer has ended its side: no byte will follow."""
+        return self._ended
+
+    @property
+    def unread(self) -> int:
+        """Bytes that have arrived and that nobody has read."""
+        return len(self._buffer)
+
+    # Reading
+
+    def readLine(self) -> Deferred[bytes]:
+        """Read one line, without its end.
+
+        :raises LimitExceeded: when it is longer than `MAX_LINE`.
+        :raises PeerGone: when the peer goes before the line is whole.
+        """
+        return self._read(self._takeLine)
+
+    def readExactly(self, count: int) -> Deferred[bytes]:
+        """Read `count` bytes; the caller has checked it against its limit.
+
+        :raises PeerGone: when the peer goes before they are here.
+        """
+        return self._read(lambda: self._cut(count) if len(self._buffer) >= count else None)
+
+    def takeUnread(self) -> bytes:
+        """Take what has arrived and nobody has read."""
+        return self._cut(len(self._buffer))
+
+    def putBack(self, data: bytes) -> None:
+        """Give back what was read and is somebody else's to read."""
+        self._buffer[:0] = data
+        self._searched = 0
+
+    def _read(self, take: Callable[[], bytes | None]) -> Deferred[bytes]:
+        assert self._reader is None, "one reader at a time"
+        try:
+            found = None if self._choked else take()
+        except LimitExceeded:
+            return fail()
+        if found is not None:
+            return succeed(found)
+        if self._ended:
+            return fail(self._gone())
+        self._take = take
+        self._reader = Deferred(self._forgetReader)
+        return self._reader
+
+    def _forgetReader(self, _: Deferred[bytes]) -> None:
+        self._reader = self._take = None
+
+    def _takeLine(self) -> bytes | None:
+        """Cut the next line off; what was searched before is not searched again."""
+        end = self._buffer.find(self.lineEnd, self._searched, MAX_LINE + len(self.lineEnd))
+        if end < 0:
+            self._searched = max(0, len(self._buffer) - len(self.lineEnd) + 1)
+            if len(self._buffer) > MAX_LINE:
+                raise LimitExceeded("a line is too long")
+            return None
+        line = bytes(self._buffer[:end])
+        self._cut(end + len(self.lineEnd))
+        return line.removesuffix(b"\r")
+
+    def _cut(self, count: int) -> bytes:
+        taken = bytes(self._buffer[:count])
+        del self._buffer[:count]
+        self._searched = 0
+        self._throttle()
+        return taken
+
+    def _advance(self) -> None:
+        """Serve the waiting reader, if what it waits for is here."""
+        if self._reader is None or self._take is None or self._choked:
+            return
+        reader = self._reader
+        try:
+            found = self._take()
+        except LimitExceeded as error:
+            self._reader = self._take = None
+            reader.errback(error)
+            return
+        if found is not None:
+            self._reader = self._take = None
+            reader.callback(found)
+
+    def _throttle(self) -> None:
+        """Stop reading from a peer that sends more than we read, or does not take our answers."""
+        pause = self._choked or len(self._buffer) > MAX_UNREAD
+        if pause == self._paused or self._ended or self._closing:
+            return
+        self._paused = pause
+        transport = cast(IPushProducer, self.transport)
+        (transport.pauseProducing if pause else transport.resumeProducing)()
+
+    def _gone(self) -> PeerGone:
+        gone = PeerGone("connection closed")
+        gone.__cause__ = self._lost.value if self._lost else None
+        return gone
+
+    # Writing
+
+    def send(self, data: bytes) -> None:
+        """Write bytes; nothing happens when the connection is closing or gone."""
+        if not self._closing and self._lost is None:
+            self.transport.write(data)
+
+    def pauseProducing(self) -> None:
+        """Hold commands back while their answers are not taken."""
+        self._choked = True
+        self._throttle()
+
+    def resumeProducing(self) -> None:
+        """Go on: the answers have been taken."""
+        self._choked = False
+        self._throttle()
+        self._advance()
+
+    def stopProducing(self) -> None:
+        """Nothing to stop: `connectionLost` follows."""
+
+    # TLS
+
+    def startTLS(self, context: Creator, first: bytes = b"") -> Deferred[None]:
+        """Start TLS; what was read but not taken is dropped.
+
+        :param first: bytes that belong to the handshake already.
+        :returns: fires after the handshake; fails with PeerGone, caused by what went wrong.
+        """
+        self._cut(len(self._buffer))
+        if self._lost is not None or self._closing:
+            return fail(self._gone())
+        handshake: Deferred[None] = Deferred(lambda _: self.abort())
+        self._handshake = handshake
+        self.transport.startTLS(context)
+        if first:
+            # The transport's protocol is the TLS layer now, and these are its first bytes.
+            cast(Protocol, self.transport.protocol).dataReceived(first)  # type: ignore[attr-defined]
+        return handshake
+
+    def handshakeCompleted(self) -> None:
+        """Hear from the transport that TLS is on."""
+        self.secure = True
+        handshake, self._handshake = self._handshake, None
+        if handshake is not None:
+            handshake.callback(None)
+
+    # Closing
+
+    def close(self, grace: float = CLOSE_GRACE) -> None:
+        """Say no more; the peer has `grace` seconds to take what we wrote."""
+        if self._closing or self._lost is not None:
+            return
+        self._closing = True
+        self._buffer.clear()
+        self.dataReceived = self._drop  # type: ignore[method-assign]
+        self._closer = self.clock.callLater(grace, self.abort)
+        self.transport.unregisterProducer()
+        if not self._ended:
+            cast(IPushProducer, self.transport).resumeProducing()
+        if self.secure or self._ended:
+            self.transport.loseConnection()
+        else:
+            # A close with unread input is a reset, which can take our last words with it: so end
+            # our side, drop what still comes, and close when the peer has.
+            cast(ITCPTransport, self.transport).loseWriteConnection()
+
+    def _drop(self, data: bytes) -> None:
+        """Read on without keeping anything: unread input would turn our close into a reset."""
+
+    def abort(self) -> None:
+        """Cut the connection now."""
+        if self._lost is None:
+            self._closing = True
+            cast(ITCPTransport, self.transport).abortConnection()
+
+    def detach(self, receiver: Receiver) -> bytes:
+        """Hand the connection over to the bridge.
+
+        :returns: what has been received and not been read: it is the bridge's first.
+        """
+        self._choked = False
+        unread = self.takeUnread()
+        if self._lost is None:
+            self.transport.unregisterProducer()
+        self._receiver = receiver
+        self.dataReceived = receiver.dataReceived  # type: ignore[method-assign]  # the hot path
+        return unread
+
+    # Events
+
+    def connectionMade(self) -> None:
+        """Ask to be told when our answers pile up."""
+        self.transport.registerProducer(self, True)
+        if self.whenMade is not None:
+            self.whenMade()
+
+    def dataReceived(self, data: bytes) -> None:
+        """Keep what came for its reader."""
+        self._buffer += data
+        self._advance()
+        self._throttle()
+
+    def readConnectionLost(self) -> None:
+        """The peer has ended its side; it may still listen to ours."""
+        self._ended = True
+        if self._closing:
+            self.transport.loseConnection()
+        elif self._receiver is not None:
+            self._receiver.readConnectionLost()
+        elif self._reader is not None:
+            self._failReader()
+        elif not self._buffer and self.whenLost is not None:
+            self.whenLost()
+
+    def writeConnectionLost(self) -> None:
+        """We have ended our side; nothing to do."""
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Fail who waits, then tell who asked to be told."""
+        self._lost, self._ended = reason, True
+        if self._closer is not None and self._closer.active():
+            self._closer.cancel()
+        if self._receiver is not None:
+            self._receiver.connectionLost(reason)
+            return
+        handshake, self._handshake = self._handshake, None
+        if handshake is not None:
+            handshake.errback(self._gone())
+        self._failReader()
+        if self.whenLost is not None:
+            self.whenLost()
+
+    def _failReader(self) -> None:
+        reader, self._reader, self._take = self._reader, None, None
+        if reader is not None:
+            reader.errback(self._gone())

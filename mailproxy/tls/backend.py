@@ -1,0 +1,267 @@
+"""The backend leg: how a destination proves who it is, and how its sessions are resumed.
+
+Knows one destination's TLS keys; must not know how it is dialled or what is said on it. A context
+with the platform's trust store takes milliseconds to build: once per destination, never per
+connection.
+"""
+
+from collections.abc import Iterable
+from typing import Self
+
+import attrs
+import service_identity
+from cryptography import x509
+from cryptography.hazmat.primitives.hashes import SHA256
+from OpenSSL import SSL
+from OpenSSL.crypto import X509
+from service_identity.cryptography import (
+    verify_certificate_hostname,
+    verify_certificate_ip_address,
+)
+from twisted.internet.interfaces import IOpenSSLClientConnectionCreator, ISystemHandle
+from twisted.protocols.tls import TLSMemoryBIOProtocol
+from zope.interface import implementer
+
+from mailproxy.config import ciphers
+from mailproxy.config.model import Destination, TLSProtocols
+from mailproxy.config.values import isIPAddress
+from mailproxy.tls.contexts import KeyPair, dnsNames, makeContext, setGroups
+from mailproxy.tls.failures import CertificateRefused, quoted
+
+GROUPS = ("X25519", "secp256r1", "secp384r1", "secp521r1", "X448")
+"""Key exchange groups that a backend is offered, best first.
+
+No hybrid one: a server that prefers it over the X25519 share that we send first asks for a second
+round trip.
+"""
+
+_SHOWN_NAMES = 5
+"""How many of a certificate's names a message lists."""
+
+_VERIFY = SSL.X509VerificationCodes
+_REASONS = {
+    _VERIFY.ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY: "its issuer is not trusted here",
+    _VERIFY.ERR_UNABLE_TO_GET_ISSUER_CERT: "its issuer is not trusted here",
+    _VERIFY.ERR_UNABLE_TO_VERIFY_LEAF_SIGNATURE: "its issuer is not trusted here",
+    _VERIFY.ERR_SELF_SIGNED_CERT_IN_CHAIN: "the authority at the end of its chain is not trusted",
+    _VERIFY.ERR_DEPTH_ZERO_SELF_SIGNED_CERT: "it is self-signed",
+    _VERIFY.ERR_CERT_HAS_EXPIRED: "it, or one in its chain, has expired",
+    _VERIFY.ERR_CERT_NOT_YET_VALID: "it, or one in its chain, is not valid yet",
+}
+"""OpenSSL's verification errors that operators meet; others are given by their number."""
+
+
+@attrs.frozen
+class BackendOptions:
+    """What a destination's certificate must be, and what is shown of ourselves.
+
+    :ivar serverName: the name, or IP address, that the certificate must be for.
+    :ivar pin: SHA-256 of the certificate in DER; it replaces trust store and name.
+    :ivar allowInvalid: take any certificate; a pin holds all the same.
+    :ivar authorities: trusted besides the platform's own.
+    """
+
+    serverName: str
+    protocols: TLSProtocols
+    pin: bytes | None = None
+    allowInvalid: bool = False
+    clientCertificate: KeyPair | None = None
+    authorities: tuple[x509.Certificate, ...] = ()
+
+    @classmethod
+    def fromConfig(
+        cls,
+        destination: Destination,
+        protocols: TLSProtocols,
+        authorities: Iterable[x509.Certificate] = (),
+    ) -> Self:
+        """Take what the configuration says of a destination.
+
+        :raises ConfigError: when its client certificate or key cannot be used.
+        """
+        pair = None
+        if destination.tls_client_cert is not None and destination.tls_client_key is not None:
+            pair = KeyPair.load(destination.tls_client_cert, destination.tls_client_key)
+        return cls(
+            serverName=destination.serverName,
+            protocols=protocols,
+            pin=destination.tls_pinned_cert_sha256,
+            allowInvalid=destination.tls_allow_invalid_certs,
+            clientCertificate=pair,
+            authorities=tuple(authorities),
+        )
+
+
+class BackendConnection(SSL.Connection):
+    """One connection; its handshake does not end well before its certificate is accepted.
+
+    :ivar accepted: whether the destination's own checks have passed.
+    :ivar resumed: whether the server took up a session that we remembered.
+    """
+
+    def __init__(self, creator: "BackendTLS", context: SSL.Context) -> None:
+        super().__init__(context)
+        self.creator = creator
+        self.accepted = False
+        self.resumed = False
+
+    def do_handshake(self) -> None:
+        """Go on with the handshake.
+
+        OpenSSL shows the certificates of a full handshake as they arrive; a resumed one has none,
+        so there the one that the session holds is judged, before any byte of the application.
+
+        :raises CertificateRefused: when it is not what the destination asks for.
+        """
+        super().do_handshake()
+        if not self.accepted:
+            self.creator.judge(self.get_peer_certificate(as_cryptography=True))
+            self.accepted = self.resumed = True
+
+
+@implementer(IOpenSSLClientConnectionCreator)
+class BackendTLS:
+    """Makes the TLS connections to one destination, and keeps the session to resume next.
+
+    A session never leaves this object, so it is offered only to servers that its own checks have
+    accepted.
+    """
+
+    def __init__(self, options: BackendOptions) -> None:
+        """Build the context.
+
+        :raises ConfigError: when a suite, a group or the client certificate cannot be used.
+        """
+        self._options = options
+        self._name = options.serverName.removesuffix(".")
+        self._isAddress = isIPAddress(self._name)
+        self._trusting = options.pin is None and not options.allowInvalid
+        self._context = self._build()
+        self._session: SSL.Session | None = None
+
+    def clientConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:
+        """Make one connection, with the name that is asked for and the session to resume."""
+        connection = BackendConnection(self, self._context)
+        if not self._isAddress:
+            connection.set_tlsext_host_name(self._name.encode("ascii"))
+        if self._session is not None:
+            connection.set_session(self._session)
+        return connection
+
+    def remember(self, transport: object) -> None:
+        """Keep a connection's session for the next one.
+
+        TLS 1.3 servers send it after the handshake: call this when the server has said something,
+        best once it has accepted the login.
+
+        :param transport: a transport that runs TLS; anything else is passed over.
+        """
+        connection = self._connectionOf(transport)
+        if connection is not None:
+            self._session = connection.get_session() or self._session
+
+    def resumed(self, transport: object) -> bool:
+        """Tell whether this connection took up an earlier session."""
+        connection = self._connectionOf(transport)
+        return connection is not None and connection.resumed
+
+    def judge(self, certificate: x509.Certificate | None) -> None:
+        """Check a server's own certificate; its chain, where it matters, is OpenSSL's to verify.
+
+        :raises CertificateRefused: when it is not what the destination asks for.
+        """
+        if certificate is None:
+            raise CertificateRefused("the server has shown none")
+        if self._options.pin is not None:
+            self._checkPin(certificate, self._options.pin)
+        elif self._trusting:
+            self._checkName(certificate)
+
+    def _connectionOf(self, transport: object) -> BackendConnection | None:
+        """Find a transport's connection if it is one of ours and was accepted."""
+        handle = ISystemHandle(transport, None)
+        connection = None if handle is None else handle.getHandle()
+        if not isinstance(connection, BackendConnection) or not connection.accepted:
+            return None
+        return connection if connection.creator is self else None
+
+    def _build(self) -> SSL.Context:
+        """Build the context; the trust store is read only where it will be asked."""
+        options = self._options
+        context = makeContext(SSL.TLS_CLIENT_METHOD, options.protocols)
+        if options.protocols.suites.tls12:
+            context.set_cipher_list(_legacySuites(options.protocols).encode())
+        setGroups(context, _groups(options.protocols))
+        if options.clientCertificate is not None:
+            options.clientCertificate.use(context)
+        if self._trusting:
+            _trust(context, options.authorities)
+        context.set_verify(SSL.VERIFY_PEER, self._verify)
+        return context
+
+    def _verify(
+        self, connection: SSL.Connection, certificate: X509, code: int, depth: int, valid: int
+    ) -> bool:
+        """Judge one certificate of the chain; the server's own, at depth 0, comes last.
+
+        What is raised here, pyOpenSSL raises again from the handshake, after OpenSSL's alert.
+        """
+        if self._trusting and not valid:
+            raise CertificateRefused(_REASONS.get(code, f"OpenSSL's verification error {code}"))
+        if depth == 0 and isinstance(connection, BackendConnection):
+            self.judge(certificate.to_cryptography())
+            connection.accepted = True
+        return True
+
+    def _checkPin(self, certificate: x509.Certificate, pin: bytes) -> None:
+        """Compare the certificate's fingerprint with the pinned one."""
+        found = certificate.fingerprint(SHA256())
+        if found != pin:
+            raise CertificateRefused(f"its SHA-256 is {found.hex()}, which is not the pinned one")
+
+    def _checkName(self, certificate: x509.Certificate) -> None:
+        """Check that the certificate is for the server that we mean (RFC 9525)."""
+        verify = verify_certificate_ip_address if self._isAddress else verify_certificate_hostname
+        try:
+            verify(certificate, self._name)
+        except service_identity.VerificationError as error:
+            raise CertificateRefused(
+                f"it is for {_shownNames(certificate)}, not for {self._name}"
+            ) from error
+        except (service_identity.CertificateError, ValueError) as error:
+            raise CertificateRefused(f"its names cannot be used: {quoted(str(error))}") from error
+
+
+def _trust(context: SSL.Context, authorities: Iterable[x509.Certificate]) -> None:
+    """Trust the platform's authorities (or those of SSL_CERT_FILE) and these."""
+    context.set_default_verify_paths()
+    store = context.get_cert_store()
+    assert store is not None, "every context has a store"
+    for authority in authorities:
+        store.add_cert(X509.from_cryptography(authority))
+
+
+def _groups(protocols: TLSProtocols) -> tuple[str, ...]:
+    """Put X25519 in front of the configured groups, if it is one; without any, our own list."""
+    if not protocols.groups:
+        return GROUPS
+    return tuple(sorted(protocols.groups, key=lambda group: group.lower() != "x25519"))
+
+
+def _legacySuites(protocols: TLSProtocols) -> str:
+    """Name the TLS 1.2 suites for a backend: all of OpenSSL's defaults, less the removed ones.
+
+    Old servers are what accounts are moved away from, and some have no forward secrecy.
+    """
+    removed = (ciphers.openSSLName(name) for name in protocols.disable_cipher_suites)
+    return ":!".join(("DEFAULT", "aNULL", "eNULL", "PSK", "SRP", *removed))
+
+
+def _shownNames(certificate: x509.Certificate) -> str:
+    """List a peer's names for a message."""
+    try:
+        names = dnsNames(certificate)
+    except ValueError:
+        names = ()
+    shown = ", ".join(quoted(name) for name in names[:_SHOWN_NAMES])
+    return (shown + " and more" if len(names) > _SHOWN_NAMES else shown) or "no name"

@@ -1,0 +1,132 @@
+"""The client leg: which certificate a client is shown, and on what terms.
+
+Knows certificates, server names and contexts; must not know listeners or protocols. All contexts
+are built once, at start and at each reload; a handshake only looks its name up.
+"""
+
+import datetime
+from collections.abc import Mapping, Sequence
+
+from OpenSSL import SSL
+from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
+from twisted.logger import Logger
+from twisted.protocols.tls import TLSMemoryBIOProtocol
+from zope.interface import implementer
+
+from mailproxy.config.model import Certificate, TLSProtocols
+from mailproxy.tls.contexts import KeyPair, dnsNames, makeContext, setGroups
+
+GENERATED = "mailproxy.invalid"
+"""The name that stands in a generated certificate: one that can be nobody's."""
+
+_SESSION_CONTEXT = b"mailproxy"
+"""Sessions are taken up again under any of our certificates; OpenSSL wants a name for that."""
+
+
+@implementer(IOpenSSLServerConnectionCreator)
+class ServerTLS:
+    """Makes the TLS connections of a listener.
+
+    A connection begins on the default context, which then holds its callbacks and ticket keys; the
+    transport refers to this object as long as it lives, so a reload takes nothing from under it.
+
+    :ivar expiries: when each configured certificate ends, by its name in the configuration.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        certificates: Mapping[str, Certificate],
+        protocols: TLSProtocols,
+        alpn: Sequence[bytes] = (),
+    ) -> None:
+        """Build a context per certificate.
+
+        :param alpn: application protocols to agree on, best first; none: ALPN is not answered.
+        :raises ConfigError: when a certificate, a suite or a group cannot be used.
+        """
+        self._protocols = protocols
+        self._alpn = tuple(alpn)
+        self._contexts: dict[bytes, SSL.Context] = {}
+        self.expiries: dict[str, datetime.datetime] = {}
+        byName = {name: self._add(name, entry) for name, entry in certificates.items()}
+        self._default = self._chooseDefault(certificates, byName)
+
+    def serverConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:
+        """Make the connection of one client."""
+        return SSL.Connection(self._default)
+
+    def contextFor(self, serverName: bytes | None) -> SSL.Context:
+        """Choose by the name that a client asks for, in any case; None: it asks for no name."""
+        name = (serverName or b"").lower().removesuffix(b".")
+        parent = name.partition(b".")[2]
+        for subject in (name, b"*." + parent, parent):
+            if subject in self._contexts:
+                return self._contexts[subject]
+        return self._default
+
+    def _add(self, name: str, entry: Certificate) -> SSL.Context:
+        """Build a certificate's context and enter its subjects; the first to have one keeps it."""
+        pair = KeyPair.load(entry.cert, entry.key)
+        self.expiries[name] = pair.certificate.not_valid_after_utc
+        context = self._build(pair)
+        for subject in dnsNames(pair.certificate) if entry.subjects is None else entry.subjects:
+            key = subject.lower().removesuffix(".").encode("ascii", "backslashreplace")
+            if self._contexts.setdefault(key, context) is not context:
+                self.log.warn(
+                    "tls.certificate.{name}: {subject} is served by an earlier certificate",
+                    name=name,
+                    subject=subject,
+                )
+        return context
+
+    def _chooseDefault(
+        self, certificates: Mapping[str, Certificate], built: Mapping[str, SSL.Context]
+    ) -> SSL.Context:
+        """Pick the context for names that no certificate is for, and for clients that name none."""
+        for name, entry in certificates.items():
+            if entry.default:
+                return built[name]
+        if b"*" in self._contexts:
+            return self._contexts[b"*"]
+        if len(built) == 1:
+            return next(iter(built.values()))
+        self.log.warn(
+            "no TLS certificate is the default: clients that ask for no name, or for one that no"
+            " certificate is for, are shown a self-signed one, which they will not trust"
+        )
+        return self._build(KeyPair.generate(GENERATED))
+
+    def _build(self, pair: KeyPair) -> SSL.Context:
+        """Build the context that shows this certificate."""
+        context = makeContext(SSL.TLS_SERVER_METHOD, self._protocols)
+        pair.use(context)
+        context.set_session_id(_SESSION_CONTEXT)
+        # Tickets carry a session to the client and back: nothing is kept here.
+        context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
+        if self._protocols.ignore_client_order:
+            context.set_options(SSL.OP_CIPHER_SERVER_PREFERENCE)
+        if suites := self._protocols.suites.tls12:
+            context.set_cipher_list(":".join(suites).encode())
+        if self._protocols.groups:
+            setGroups(context, self._protocols.groups)
+        context.set_tlsext_servername_callback(self._switch)
+        if self._alpn:
+            context.set_alpn_select_callback(self._agree)
+        return context
+
+    def _switch(self, connection: SSL.Connection) -> None:
+        """Change to the context of the name that the client has just sent."""
+        context = self.contextFor(connection.get_servername())
+        if context is not connection.get_context():
+            connection.set_context(context)
+
+    def _agree(
+        self, _: SSL.Connection, offered: list[bytes]
+    ) -> "bytes | SSL._NoOverlappingProtocols":
+        """Take our best application protocol that the client offers; none: go on without."""
+        for name in self._alpn:
+            if name in offered:
+                return name
+        return SSL.NO_OVERLAPPING_PROTOCOLS

@@ -1,0 +1,75 @@
+"""Ports and processes, asked of the kernel: nothing here connects to a server.
+
+A connection made only to see whether a server is up would show in its log, count as a session or
+as a failed login. The tables under `/proc` answer without one.
+"""
+
+import itertools
+import os
+import random
+import socket
+from pathlib import Path
+
+PORTS = range(20000, 32000)
+"""Below Linux's ephemeral range: no outgoing connection takes a port while its server is down."""
+
+_LISTEN = "0A"
+
+_candidates = itertools.cycle(random.sample(PORTS, len(PORTS)))
+
+
+def freePort(host: str = "127.0.0.1") -> int:
+    """A port that nobody uses now and that this process has not given out before."""
+    for port in itertools.islice(_candidates, len(PORTS)):
+        with socket.socket() as probe:
+            try:
+                probe.bind((host, port))
+            except OSError:
+                continue
+            return port
+    raise RuntimeError("no free port on loopback")
+
+
+def isListening(port: int) -> bool:
+    """Whether a TCP socket, IPv4 or IPv6, accepts connections on `port` of any address."""
+    suffix = f":{port:04X}"
+    for table in (Path("/proc/net/tcp"), Path("/proc/net/tcp6")):
+        if not table.exists():
+            continue
+        for row in table.read_text("ascii").splitlines()[1:]:
+            fields = row.split()
+            if fields[3] == _LISTEN and fields[1].endswith(suffix):
+                return True
+    return False
+
+
+def isRunning(pid: int) -> bool:
+    """Whether the process `pid` exists and is more than a zombie."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text("utf-8").rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state not in "ZX"
+
+
+def openFiles(pid: int) -> int:
+    """How many file descriptors the process `pid` holds."""
+    return sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir())
+
+
+def residentMemory(pid: int) -> int:
+    """The resident set of the process `pid`, in bytes."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text("ascii").split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def processTree(pid: int) -> list[int]:
+    """The process `pid` and all its descendants, parents first; empty when it is gone."""
+    tasks = Path(f"/proc/{pid}/task")
+    if not tasks.exists():
+        return []
+    tree = [pid]
+    for children in tasks.glob("*/children"):
+        for child in children.read_text("ascii").split():
+            tree += processTree(int(child))
+    return tree

@@ -1,0 +1,125 @@
+"""mailproxy itself as a child process, as an operator runs it, and a client for its API."""
+
+import http.client
+import json
+import os
+import ssl
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import attrs
+
+from tests.integration.certificates import Authority
+from tests.integration.process import ChildServer
+from tests.integration.toml import tomlText
+
+PROJECT = Path(__file__).parents[2]
+
+_RUN = "from twisted.scripts.twistd import run; run()"
+
+
+@attrs.frozen
+class Answer:
+    """What the management API said."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def text(self) -> str:
+        """The body as text."""
+        return self.body.decode("utf-8")
+
+    def json(self) -> Any:
+        """The body as JSON."""
+        return json.loads(self.body)
+
+
+class ProxyProcess(ChildServer):
+    """`twistd -n mailproxy --config FILE`, trusting the test authority for its backend legs.
+
+    Its log is `log`, as for every child; `stop` sends SIGTERM and returns the exit status.
+
+    :param config: the configuration as nested mappings; change `config` and call `start` or
+        send SIGHUP after `writeConfiguration` to try another.
+    :param arguments: further ones for the plugin (`--demo`, `--log-format json`).
+    """
+
+    def __init__(
+        self,
+        config: Mapping[str, object],
+        authority: Authority,
+        *,
+        arguments: Sequence[str] = (),
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__("proxy")
+        self.config = config
+        self.configFile = self.folder / "mailproxy.toml"
+        self._authority = authority
+        self._arguments = arguments
+        self._env = env or {}
+
+    def writeConfiguration(self) -> None:
+        """Write the configuration file anew."""
+        self.configFile.write_text(tomlText(self.config), "utf-8")
+
+    def command(self) -> Sequence[str]:
+        """The interpreter that runs the tests, with twistd in the foreground."""
+        twistd = [sys.executable, "-c", _RUN, "-n", "--pidfile="]
+        return [*twistd, "mailproxy", "--config", str(self.configFile), *self._arguments]
+
+    def environment(self) -> Mapping[str, str]:
+        """Ours, but with none of the variables that the proxy reads, except those given."""
+        own = {name: value for name, value in os.environ.items() if not name.startswith("PROXY_")}
+        trust = {"SSL_CERT_FILE": str(self._authority.caFile), "PYTHONPATH": str(PROJECT)}
+        return {**own, **trust, **self._env}
+
+    def ports(self) -> Sequence[int]:
+        """Those of every listener's `bind` and of the management API."""
+        tables = [*_tables(self.config.get("listener")), *_tables({"": self.config.get("admin")})]
+        binds: list[object] = []
+        for table in tables:
+            bind = table.get("bind", ())
+            binds += [bind] if isinstance(bind, str) else bind
+        return [port for port in map(_portOf, binds) if port is not None]
+
+    def api(self, method: str, path: str, token: str | None = None, **query: object) -> Answer:
+        """Ask this proxy's management API, verifying its certificate for `localhost`."""
+        table = self.config["admin"]
+        assert isinstance(table, Mapping)
+        port = _portOf(table["bind"])
+        assert port is not None, "admin.bind is not HOST:PORT"
+        target = f"{path}?{urlencode(query)}" if query else path
+        return callAPI(port, self._authority.clientContext(), method, target, token)
+
+
+def callAPI(
+    port: int, context: ssl.SSLContext, method: str, target: str, token: str | None = None
+) -> Answer:
+    """One HTTPS request to `localhost`; `target` is path and query, `token` the bearer's."""
+    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+    connection = http.client.HTTPSConnection("localhost", port, context=context, timeout=20)
+    try:
+        connection.request(method, target, headers=headers)
+        response = connection.getresponse()
+        return Answer(response.status, dict(response.getheaders()), response.read())
+    finally:
+        connection.close()
+
+
+def _tables(value: object) -> list[Mapping[str, Any]]:
+    """The tables among the values of a table of tables."""
+    if not isinstance(value, Mapping):
+        return []
+    return [table for table in value.values() if isinstance(table, Mapping)]
+
+
+def _portOf(bind: object) -> int | None:
+    """The port in `HOST:PORT`; None for an endpoint string, which has a word before its colon."""
+    host, _, port = str(bind).rpartition(":")
+    return int(port) if port.isdigit() and (host.startswith("[") or "." in host) else None

@@ -1,0 +1,136 @@
+"""The wire as a test wants it: exact lines to and from a mail server, over a blocking socket."""
+
+import base64
+import ipaddress
+import socket
+import ssl
+import struct
+from typing import Self
+
+TIMEOUT = 20.0
+"""Seconds that any single read or write may take."""
+
+
+class LineClient:
+    """A connection that sends what it is told and reads lines; knows no protocol.
+
+    :param context: start with TLS at once, verifying the name `hostname`.
+    :param preface: bytes before everything else, a PROXY header for instance.
+    :param source: the address to come from; all of 127.0.0.0/8 is ours to use.
+    """
+
+    def __init__(
+        self,
+        port: int,
+        context: ssl.SSLContext | None = None,
+        *,
+        hostname: str = "localhost",
+        preface: bytes = b"",
+        source: str = "127.0.0.1",
+    ) -> None:
+        self._hostname = hostname
+        self._socket: socket.socket = socket.create_connection(
+            ("127.0.0.1", port), TIMEOUT, source_address=(source, 0)
+        )
+        self._unread = b""
+        self.send(preface)
+        if context is not None:
+            self.startTLS(context)
+
+    def startTLS(self, context: ssl.SSLContext) -> None:
+        """Do the handshake now; bytes read before it and not yet taken are dropped."""
+        self._unread = b""
+        self._socket = context.wrap_socket(self._socket, server_hostname=self._hostname)
+
+    def send(self, data: bytes) -> None:
+        """Send `data` as it is."""
+        self._socket.sendall(data)
+
+    def readLine(self, timeout: float = TIMEOUT) -> bytes:
+        """The next line without its CRLF.
+
+        :raises EOFError: if the server closes first.
+        :raises TimeoutError: if nothing comes for `timeout` seconds.
+        """
+        self._socket.settimeout(timeout)
+        while b"\n" not in self._unread:
+            self._unread += self._receive()
+        line, _, self._unread = self._unread.partition(b"\n")
+        return line.removesuffix(b"\r")
+
+    def readExactly(self, count: int) -> bytes:
+        """The next `count` bytes; in memory, so 50 MB are fine and more is unkind."""
+        parts, missing = [self._unread], count - len(self._unread)
+        while missing > 0:
+            parts.append(self._receive())
+            missing -= len(parts[-1])
+        data = b"".join(parts)
+        self._unread = data[count:]
+        return data[:count]
+
+    def readUntil(self, prefix: bytes) -> list[bytes]:
+        """The lines up to and with the first that begins with `prefix`, a tag for instance."""
+        lines = [self.readLine()]
+        while not lines[-1].startswith(prefix):
+            lines.append(self.readLine())
+        return lines
+
+    def command(self, line: bytes) -> list[bytes]:
+        """Send a tagged IMAP command without its CRLF; the answer up to its tagged line."""
+        self.send(line + b"\r\n")
+        return self.readUntil(line.split(b" ", 1)[0] + b" ")
+
+    def atEnd(self) -> bool:
+        """Wait for the server to close; false if it says something instead."""
+        try:
+            self._unread += self._receive()
+        except EOFError:
+            return True
+        return False
+
+    def close(self) -> None:
+        """Close it, politely or not."""
+        self._socket.close()
+
+    def _receive(self) -> bytes:
+        data = self._socket.recv(262144)
+        if not data:
+            raise EOFError("the server closed the connection")
+        return data
+
+    def __enter__(self) -> Self:
+        """Nothing to do: it is connected since it was made."""
+        return self
+
+    def __exit__(self, *ignored: object) -> None:
+        """Close it."""
+        self.close()
+
+
+def proxyHeader(source: tuple[str, int], destination: tuple[str, int]) -> bytes:
+    """A PROXY v2 header for TCP, from its specification and not by the code under test."""
+    addresses = [ipaddress.ip_address(host) for host, _ in (source, destination)]
+    family = 0x11 if addresses[0].version == 4 else 0x21
+    body = b"".join(address.packed for address in addresses)
+    body += struct.pack("!HH", source[1], destination[1])
+    return b"\r\n\r\n\x00\r\nQUIT\n" + struct.pack("!BBH", 0x21, family, len(body)) + body
+
+
+def plain(user: str, password: bytes, authzid: str = "") -> bytes:
+    """The SASL PLAIN message, not yet in base64."""
+    return b"\0".join([authzid.encode(), user.encode(), password])
+
+
+def xoauth2(user: str, token: str) -> bytes:
+    """The XOAUTH2 message, not yet in base64."""
+    return f"user={user}\x01auth=Bearer {token}\x01\x01".encode()
+
+
+def oauthBearer(user: str, token: str) -> bytes:
+    """The OAUTHBEARER message (RFC 7628), not yet in base64."""
+    return f"n,a={user},\x01auth=Bearer {token}\x01\x01".encode()
+
+
+def base64Of(message: bytes) -> bytes:
+    """A SASL message as it goes into a command."""
+    return base64.b64encode(message)

@@ -1,0 +1,1 @@
+"""Tests of the mapping sources and their cache."""

@@ -1,0 +1,422 @@
+"""The cache: how long it remembers, whom it asks and how often, and what it forgets."""
+
+from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
+
+from mailproxy.errors import MappingError
+from mailproxy.mapping.cache import CacheSettings, Known, MappingCache
+from mailproxy.mapping.interfaces import IMappingSource
+
+
+@implementer(IMappingSource)
+class SlowSource:
+    """A source that answers when the test says so.
+
+    :ivar questions: each lookup in turn, with the Deferred that answers it.
+    """
+
+    def __init__(self) -> None:
+        self.questions: list[tuple[str, Deferred[str | None]]] = []
+        self.cancelled: list[str] = []
+
+    def lookup(self, identifier: str) -> Deferred[str | None]:
+        """Note the question and let it wait."""
+        answer: Deferred[str | None] = Deferred(lambda _: self.cancelled.append(identifier))
+        self.questions.append((identifier, answer))
+        return answer
+
+    def answer(self, destination: str | None) -> None:
+        """Answer the latest question."""
+        self.questions[-1][1].callback(destination)
+
+    def fail(self, error: Exception) -> None:
+        """Let the latest question fail."""
+        self.questions[-1][1].errback(error)
+
+
+@implementer(IMappingSource)
+class TableSource:
+    """A source that answers at once."""
+
+    def __init__(self, table: dict[str, str]) -> None:
+        self.table = table
+        self.asked: list[str] = []
+
+    def lookup(self, identifier: str) -> Deferred[str | None]:
+        """Look into the table."""
+        self.asked.append(identifier)
+        return succeed(self.table.get(identifier))
+
+
+class CacheCase(SynchronousTestCase):
+    """A cache over a source that waits for the test."""
+
+    settings = CacheSettings(positiveTTL=600, negativeTTL=30, maxEntries=100, lookupTimeout=5)
+
+    def setUp(self) -> None:
+        """Start with an empty cache."""
+        self.clock = Clock()
+        self.source = SlowSource()
+        self.cache = MappingCache(self.source, self.clock, self.settings)
+
+    def fill(self, identifier: str, destination: str | None) -> None:
+        """Have an answer remembered."""
+        waiter = self.cache.lookup(identifier)
+        self.source.answer(destination)
+        self.successResultOf(waiter)
+
+    def breakDown(self, identifier: str) -> None:
+        """Have a failure remembered."""
+        waiter = self.cache.lookup(identifier)
+        self.source.fail(MappingError("store down"))
+        self.failureResultOf(waiter, MappingError)
+
+
+class LifetimeTests(CacheCase):
+    """How long each kind of answer is used."""
+
+    def test_mappingLivesForPositiveTTL(self) -> None:
+        """A mapping is answered from memory until its lifetime has passed, and then asked anew."""
+        self.fill("ann", "new")
+        self.clock.advance(599)
+        self.assertEqual(self.successResultOf(self.cache.lookup("ann")), "new")
+        self.assertEqual(len(self.source.questions), 1)
+        self.clock.advance(1)
+        self.assertNoResult(self.cache.lookup("ann"))
+        self.assertEqual(len(self.source.questions), 2)
+
+    def test_useDoesNotProlong(self) -> None:
+        """An entry in constant use is asked for again all the same."""
+        self.fill("ann", "new")
+        for _ in range(6):
+            self.clock.advance(100)
+            self.cache.lookup("ann")
+        self.assertEqual(len(self.source.questions), 2)
+
+    def test_absenceLivesForNegativeTTL(self) -> None:
+        """That an identifier is not mapped is remembered too, for its own time."""
+        self.fill("ann", None)
+        self.clock.advance(29)
+        self.assertIsNone(self.successResultOf(self.cache.lookup("ann")))
+        self.clock.advance(1)
+        self.assertNoResult(self.cache.lookup("ann"))
+
+    def test_failureLivesForFiveSeconds(self) -> None:
+        """A store that is down is asked for an identifier at most every five seconds."""
+        self.breakDown("ann")
+        self.clock.advance(4.9)
+        self.failureResultOf(self.cache.lookup("ann"), MappingError)
+        self.assertEqual(len(self.source.questions), 1)
+        self.clock.advance(0.1)
+        self.assertNoResult(self.cache.lookup("ann"))
+
+    def test_failureNeverOutlivesNegativeTTL(self) -> None:
+        """A negative lifetime below five seconds bounds failures as well."""
+        self.cache = MappingCache(self.source, self.clock, CacheSettings(negativeTTL=2))
+        self.breakDown("ann")
+        self.clock.advance(1.9)
+        self.failureResultOf(self.cache.lookup("ann"), MappingError)
+        self.clock.advance(0.1)
+        self.assertNoResult(self.cache.lookup("ann"))
+
+    def test_nothingIsRememberedWithLifetimesOfZero(self) -> None:
+        """With lifetimes of 0 every lookup asks."""
+        self.cache = MappingCache(
+            self.source, self.clock, CacheSettings(positiveTTL=0, negativeTTL=0)
+        )
+        self.fill("ann", "new")
+        self.fill("ann", None)
+        self.breakDown("ann")
+        self.fill("ann", "new")
+        self.assertEqual(len(self.source.questions), 4)
+
+
+class FailureTests(CacheCase):
+    """Sources that cannot tell."""
+
+    def test_slowSourceIsAFailure(self) -> None:
+        """After the time-out the waiters get `MappingError` and the source's work is cancelled."""
+        waiter = self.cache.lookup("ann")
+        self.clock.advance(4.9)
+        self.assertNoResult(waiter)
+        self.clock.advance(0.1)
+        self.failureResultOf(waiter, MappingError)
+        self.assertEqual(self.source.cancelled, ["ann"])
+        self.failureResultOf(self.cache.lookup("ann"), MappingError)
+        self.assertEqual(len(self.source.questions), 1)
+
+    def test_timeoutDoesNotDependOnTheSourcesGoodWill(self) -> None:
+        """A source that does not heed its cancellation keeps nobody waiting."""
+        never: Deferred[str | None] = Deferred()
+        answer: Deferred[str | None] = Deferred()
+        answer.addErrback(lambda _: never)
+        self.patch(self.source, "lookup", lambda identifier: answer)
+        waiter = self.cache.lookup("ann")
+        self.clock.advance(5)
+        self.failureResultOf(waiter, MappingError)
+        never.callback("late")
+        self.assertFalse(self.cache.peek("ann"))
+
+    def test_noTimerIsLeftBehind(self) -> None:
+        """An answered, failed or abandoned question has no timer."""
+        self.fill("ann", "new")
+        self.breakDown("bob")
+        waiter = self.cache.lookup("cat")
+        waiter.cancel()
+        self.failureResultOf(waiter, CancelledError)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_unforeseenErrorIsLoggedAndTranslated(self) -> None:
+        """Whatever else a source fails with is our bug: logged, and a failed lookup."""
+        waiter = self.cache.lookup("ann")
+        self.source.fail(ZeroDivisionError())
+        self.failureResultOf(waiter, MappingError)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_raisingSourceIsAFailedLookup(self) -> None:
+        """A source that raises instead of failing its Deferred is treated alike."""
+        self.patch(self.source, "lookup", lambda identifier: 1 // 0)
+        self.failureResultOf(self.cache.lookup("ann"), MappingError)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_answerOfTheWrongTypeIsAFailedLookup(self) -> None:
+        """Bytes are not a destination."""
+        waiter = self.cache.lookup("ann")
+        self.source.questions[-1][1].callback(b"new")  # type: ignore[arg-type]
+        self.failureResultOf(waiter, MappingError)
+        self.assertEqual(len(self.flushLoggedErrors(TypeError)), 1)
+
+
+class StaleTests(CacheCase):
+    """The last known answer."""
+
+    def test_nothingIsKnownAtFirst(self) -> None:
+        """An identifier that was never answered has no last answer, even after a failure."""
+        self.assertIsNone(self.cache.stale("ann"))
+        self.breakDown("ann")
+        self.assertIsNone(self.cache.stale("ann"))
+
+    def test_answerIsKeptPastItsLifetime(self) -> None:
+        """The last answer outlives its lifetime and any number of failures."""
+        self.fill("ann", "new")
+        for _ in range(3):
+            self.clock.advance(1000)
+            self.breakDown("ann")
+        self.assertEqual(self.cache.stale("ann"), Known("new"))
+
+    def test_knownAbsenceDiffersFromNothingKnown(self) -> None:
+        """A store that said "not mapped" has said something."""
+        self.fill("ann", None)
+        self.clock.advance(1000)
+        self.breakDown("ann")
+        self.assertEqual(self.cache.stale("ann"), Known(None))
+
+    def test_newAnswerReplacesTheLast(self) -> None:
+        """Only the latest answer is kept."""
+        self.fill("ann", "old")
+        self.clock.advance(600)
+        self.breakDown("ann")
+        self.clock.advance(5)
+        self.fill("ann", "new")
+        self.assertEqual(self.cache.stale("ann"), Known("new"))
+
+
+class SharingTests(CacheCase):
+    """One question for many waiters."""
+
+    def test_concurrentLookupsAskOnce(self) -> None:
+        """Everyone who asks while a question is under way waits for the same answer."""
+        waiters = [self.cache.lookup("ann") for _ in range(5)]
+        self.assertEqual(len(self.source.questions), 1)
+        self.source.answer("new")
+        self.assertEqual([self.successResultOf(waiter) for waiter in waiters], ["new"] * 5)
+
+    def test_concurrentLookupsFailTogether(self) -> None:
+        """A failure reaches every waiter."""
+        waiters = [self.cache.lookup("ann") for _ in range(3)]
+        self.source.fail(MappingError("store down"))
+        for waiter in waiters:
+            self.failureResultOf(waiter, MappingError)
+
+    def test_differentIdentifiersAskApart(self) -> None:
+        """Only equal identifiers share a question."""
+        self.cache.lookup("ann")
+        self.cache.lookup("bob")
+        self.assertEqual([name for name, _ in self.source.questions], ["ann", "bob"])
+
+    def test_oneWaiterMayLeave(self) -> None:
+        """Cancelling one lookup disturbs neither the others nor the source."""
+        first, second = self.cache.lookup("ann"), self.cache.lookup("ann")
+        first.cancel()
+        self.failureResultOf(first, CancelledError)
+        self.assertEqual(self.source.cancelled, [])
+        self.source.answer("new")
+        self.assertEqual(self.successResultOf(second), "new")
+
+    def test_lastWaiterTakesTheQuestionAlong(self) -> None:
+        """When nobody waits any more the source is told, and the next lookup asks anew."""
+        waiters = [self.cache.lookup("ann") for _ in range(2)]
+        for waiter in waiters:
+            waiter.cancel()
+            self.failureResultOf(waiter, CancelledError)
+        self.assertEqual(self.source.cancelled, ["ann"])
+        self.fill("ann", "new")
+        self.assertEqual(len(self.source.questions), 2)
+        self.assertEqual(self.cache.stale("ann"), Known("new"))
+
+    def test_oneWaiterMayCancelAnother(self) -> None:
+        """A waiter that cancels the next one when it is answered disturbs nothing."""
+        first, second, third = (self.cache.lookup("ann") for _ in range(3))
+        first.addCallback(lambda _: second.cancel())
+        self.source.answer("new")
+        self.failureResultOf(second, CancelledError)
+        self.assertEqual(self.successResultOf(third), "new")
+
+    def test_answerIsInPlaceWhenWaitersHearIt(self) -> None:
+        """A waiter that looks up again at once is served from memory."""
+        again = self.cache.lookup("ann").addCallback(lambda _: self.cache.lookup("ann"))
+        self.source.answer("new")
+        self.assertEqual(self.successResultOf(again), "new")
+        self.assertEqual(len(self.source.questions), 1)
+
+
+class InvalidationTests(CacheCase):
+    """What a changed mapping makes us forget."""
+
+    def test_oneIdentifierIsForgotten(self) -> None:
+        """Its answer is gone, the last known one too; others stay."""
+        self.fill("ann", "old")
+        self.fill("bob", "old")
+        self.cache.invalidate("ann")
+        self.assertIsNone(self.cache.stale("ann"))
+        self.assertFalse(self.cache.peek("ann"))
+        self.assertTrue(self.cache.peek("bob"))
+
+    def test_lastAnswerBehindAFailureIsForgotten(self) -> None:
+        """After an invalidation no failure may bring the old answer back."""
+        self.fill("ann", "old")
+        self.clock.advance(600)
+        self.breakDown("ann")
+        self.cache.invalidate("ann")
+        self.breakDown("ann")
+        self.assertIsNone(self.cache.stale("ann"))
+
+    def test_everythingIsForgotten(self) -> None:
+        """Without an identifier the cache is empty, and questions under way are not remembered."""
+        self.fill("ann", "old")
+        waiter = self.cache.lookup("bob")
+        self.cache.invalidate()
+        self.source.answer("old")
+        self.assertEqual(self.successResultOf(waiter), "old")
+        self.assertEqual(self.cache.entries, 0)
+
+    def test_questionUnderWayIsNotRemembered(self) -> None:
+        """An answer that was fetched before the change reaches who waited, and nobody else."""
+        waiter = self.cache.lookup("ann")
+        self.cache.invalidate("ann")
+        self.source.answer("old")
+        self.assertEqual(self.successResultOf(waiter), "old")
+        self.assertFalse(self.cache.peek("ann"))
+        self.assertIsNone(self.cache.stale("ann"))
+
+    def test_failureUnderWayIsNotRemembered(self) -> None:
+        """A failure from before the change does not answer for what came after it."""
+        waiter = self.cache.lookup("ann")
+        self.cache.invalidate("ann")
+        self.source.fail(MappingError("store down"))
+        self.failureResultOf(waiter, MappingError)
+        self.assertNoResult(self.cache.lookup("ann"))
+
+    def test_laterLookupDoesNotJoinTheOlderQuestion(self) -> None:
+        """A lookup after the change asks anew, and the old answer, coming last, changes nothing."""
+        before = self.cache.lookup("ann")
+        self.cache.invalidate("ann")
+        after = self.cache.lookup("ann")
+        self.assertEqual(len(self.source.questions), 2)
+        self.source.answer("new")
+        self.source.questions[0][1].callback("old")
+        self.assertEqual(self.successResultOf(before), "old")
+        self.assertEqual(self.successResultOf(after), "new")
+        self.assertEqual(self.successResultOf(self.cache.lookup("ann")), "new")
+
+    def test_leavingTheOlderQuestionSparesTheNewer(self) -> None:
+        """Cancelling, or the time-out of, an outdated question does not touch its successor."""
+        before = self.cache.lookup("ann")
+        self.clock.advance(1)
+        self.cache.invalidate("ann")
+        after = self.cache.lookup("ann")
+        before.cancel()
+        self.failureResultOf(before, CancelledError)
+        joined = self.cache.lookup("ann")
+        self.assertEqual(len(self.source.questions), 2)
+        self.source.answer("new")
+        self.assertEqual(self.successResultOf(after), "new")
+        self.assertEqual(self.successResultOf(joined), "new")
+
+    def test_outdatedQuestionStillTimesOut(self) -> None:
+        """An invalidation does not free a question from its time limit."""
+        waiter = self.cache.lookup("ann")
+        self.cache.invalidate("ann")
+        self.clock.advance(5)
+        self.failureResultOf(waiter, MappingError)
+
+    def test_replacedSourceIsAskedFromThenOn(self) -> None:
+        """After a reload nothing of the old source remains."""
+        self.fill("ann", "old")
+        self.cache.replaceSource(TableSource({"ann": "new"}))
+        self.assertEqual(self.successResultOf(self.cache.lookup("ann")), "new")
+
+
+class BoundTests(SynchronousTestCase):
+    """How much is remembered, and how that is counted."""
+
+    def setUp(self) -> None:
+        """Start with room for three entries."""
+        self.source = TableSource({"ann": "new", "bob": "old"})
+        self.clock = Clock()
+        self.cache = MappingCache(self.source, self.clock, CacheSettings(maxEntries=3))
+
+    def test_leastRecentlyUsedGoesFirst(self) -> None:
+        """One entry too many drops the one that was not used for longest."""
+        for identifier in ("ann", "bob", "cat", "ann", "dan"):
+            self.cache.lookup(identifier)
+        self.assertEqual(self.cache.entries, 3)
+        self.assertTrue(self.cache.peek("ann"))
+        self.assertFalse(self.cache.peek("bob"))
+
+    def test_refreshedEntryIsTheYoungest(self) -> None:
+        """An entry that was asked for again counts as used."""
+        for identifier in ("ann", "bob", "cat"):
+            self.cache.lookup(identifier)
+        self.clock.advance(600)
+        for identifier in ("ann", "dan", "eve"):
+            self.cache.lookup(identifier)
+        self.assertTrue(self.cache.peek("ann"))
+
+    def test_largeCacheStaysWithinItsBound(self) -> None:
+        """However many identifiers come, no more than the bound is kept, and little less."""
+        self.cache = MappingCache(self.source, Clock(), CacheSettings(maxEntries=1000))
+        for number in range(5000):
+            self.cache.lookup(f"account-{number}")
+            self.assertLessEqual(self.cache.entries, 1000)
+        self.assertGreater(self.cache.entries, 990)
+        self.assertTrue(self.cache.peek("account-4999"))
+
+    def test_hitsAndMissesAreCounted(self) -> None:
+        """Each lookup is a hit or a miss; looking in without a lookup is neither."""
+        for identifier in ("ann", "ann", "bob", "ann"):
+            self.cache.lookup(identifier)
+        self.cache.peek("ann")
+        self.cache.peek("zoe")
+        self.cache.stale("ann")
+        self.assertEqual((self.cache.hits, self.cache.misses, self.cache.entries), (2, 2, 2))
+        self.assertEqual(self.source.asked, ["ann", "bob"])
+
+    def test_peekIsFalsePastTheLifetime(self) -> None:
+        """An entry kept as the last answer does not count as cached."""
+        self.cache.lookup("ann")
+        self.clock.advance(600)
+        self.assertFalse(self.cache.peek("ann"))
+        self.assertEqual(self.cache.stale("ann"), Known("new"))

@@ -1,0 +1,53 @@
+"""What the documentation tells a reader to type is what works."""
+
+import re
+from pathlib import Path
+from textwrap import dedent
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from mailproxy.config import load
+from mailproxy.demo.files import CERTIFICATE, KEY, PREFERRED_PORTS, TOKEN, writeFiles
+from mailproxy.demo.guide import instructions
+
+PROJECT = Path(__file__).parent.parent
+README = PROJECT / "README.rst"
+QUICK_START = PROJECT / "docs" / "quickstart.rst"
+
+
+class DemonstrationTests(SynchronousTestCase):
+    """The lines of the quick start."""
+
+    def test_commandsAreThoseOfTheDemonstration(self) -> None:
+        """Each curl line is one that the demonstration prints when its usual ports are free."""
+        printed = instructions(Path("/tmp/mailproxy-demo"), PREFERRED_PORTS).splitlines()
+        for page in (README, QUICK_START):
+            lines = re.findall(r"^    curl .*$", page.read_text(), re.MULTILINE)
+            self.assertGreaterEqual(len(lines), 2)
+            for line in lines:
+                self.assertIn(line, printed)
+
+
+class ConfigurationTests(SynchronousTestCase):
+    """The configuration that README shows."""
+
+    def test_theMinimalConfigurationIsValid(self) -> None:
+        """It is complete: with the files that it names in place, nothing is missing."""
+        directory = Path(self.mktemp())
+        directory.mkdir()
+        writeFiles(directory, PREFERRED_PORTS)
+        (directory / CERTIFICATE).rename(directory / "mail.example.org.pem")
+        (directory / KEY).rename(directory / "mail.example.org.key")
+        self.assertTrue((directory / TOKEN).is_file())
+        (directory / "mapping").write_text(self.block("mapping`` names"))
+        path = directory / "mailproxy.toml"
+        path.write_text(self.block(".. code-block:: toml").replace("/etc/mailproxy/", ""))
+        config = load(path, {})
+        self.assertEqual(set(config.destination), {"old", "new"})
+
+    def block(self, heading: str) -> str:
+        """Return the indented block that follows a line of README."""
+        _, _, rest = README.read_text().partition(heading)
+        found = re.search(r"\n\n((?:    .*\n|\n)+)", rest)
+        assert found is not None, heading
+        return dedent(found[1])

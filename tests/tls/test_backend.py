@@ -1,0 +1,431 @@
+"""Tests for `mailproxy.tls.backend`."""
+
+import datetime
+import os
+from pathlib import Path
+
+import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives.hashes import SHA256
+from OpenSSL import SSL
+from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
+from twisted.internet.testing import StringTransport
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
+
+from mailproxy.config.model import Destination
+from mailproxy.errors import ConfigError
+from mailproxy.tls import backend
+from mailproxy.tls.backend import BackendConnection, BackendOptions, BackendTLS
+from mailproxy.tls.contexts import KeyPair
+from mailproxy.tls.failures import CertificateRefused, describe
+from tests.tls.handshake import Configure, Conversation, OtherEnd, only, protocols
+
+authority = trustme.CA()
+strangers = trustme.CA()
+leaf = authority.issue_cert("mail.example.com")
+VERSIONS = (SSL.TLS1_2_VERSION, SSL.TLS1_3_VERSION)
+
+
+def root(ca: trustme.CA) -> x509.Certificate:
+    """Read an authority's own certificate."""
+    return x509.load_pem_x509_certificate(ca.cert_pem.bytes())
+
+
+def fingerprint(certificate: trustme.LeafCert) -> bytes:
+    """The pin of a certificate."""
+    return x509.load_pem_x509_certificate(certificate.cert_chain_pems[0].bytes()).fingerprint(
+        SHA256()
+    )
+
+
+def backendTLS(
+    name: str = "mail.example.com",
+    pin: bytes | None = None,
+    allowInvalid: bool = False,
+    clientCertificate: KeyPair | None = None,
+    trusted: trustme.CA | None = authority,
+) -> BackendTLS:
+    """Build a destination's creator that trusts the test authority."""
+    authorities = () if trusted is None else (root(trusted),)
+    return BackendTLS(
+        BackendOptions(name, protocols(), pin, allowInvalid, clientCertificate, authorities)
+    )
+
+
+def server(*configure: Configure, certificate: trustme.LeafCert = leaf) -> OtherEnd:
+    """A backend with a certificate."""
+    return OtherEnd(certificate.configure_cert, *configure)
+
+
+class BackendCase(SynchronousTestCase):
+    """Talks to backends."""
+
+    def assertAccepted(self, creator: BackendTLS, other: OtherEnd) -> Conversation:
+        """The handshake succeeds and both sides hear each other."""
+        conversation = Conversation(creator, other)
+        self.assertTrue(conversation.agreed)
+        return conversation
+
+    def assertRefused(self, creator: BackendTLS, other: OtherEnd) -> str:
+        """The handshake fails, not one byte passes, and the log line is given."""
+        conversation = Conversation(creator, other)
+        self.assertTrue(conversation.silent, "a byte of the application got through")
+        self.assertFalse(conversation.client.application.shaken)
+        lost = conversation.client.application.lost
+        assert lost is not None
+        creator.remember(conversation.client.tls)
+        self.assertIsNone(creator._session, "a refused session was remembered")
+        return describe(lost)
+
+
+class VerificationTests(BackendCase):
+    """Who is taken for the destination."""
+
+    def test_itMakesClientConnections(self) -> None:
+        """Twisted takes it wherever it wants a client's connections made."""
+        verifyObject(IOpenSSLClientConnectionCreator, backendTLS())
+
+    def test_aTrustedCertificateForTheNameIsAccepted(self) -> None:
+        """A chain to a trusted root, for the very name, in both versions."""
+        for version in VERSIONS:
+            self.assertAccepted(backendTLS(), server(only(version)))
+
+    def test_aWildcardCertificateIsAccepted(self) -> None:
+        """A certificate for `*.example.com` is one for mail.example.com."""
+        self.assertAccepted(backendTLS(), server(certificate=authority.issue_cert("*.example.com")))
+
+    def test_aFinalDotDoesNotMatter(self) -> None:
+        """An absolute host name is the same name."""
+        conversation = self.assertAccepted(backendTLS("mail.example.com."), server())
+        self.assertEqual(conversation.server.connection.get_servername(), b"mail.example.com")
+
+    def test_aStrangersCertificateIsRefused(self) -> None:
+        """A certificate of an authority that nobody trusts here is refused."""
+        for version in VERSIONS:
+            other = server(only(version), certificate=strangers.issue_cert("mail.example.com"))
+            self.assertIn("its issuer is not trusted here", self.assertRefused(backendTLS(), other))
+
+    def test_aSelfSignedCertificateIsRefused(self) -> None:
+        """A certificate that vouches for itself is refused, and the line says so."""
+        pair = KeyPair.generate("mail.example.com")
+        self.assertIn("it is self-signed", self.assertRefused(backendTLS(), OtherEnd(pair.use)))
+
+    def test_anotherNameIsRefused(self) -> None:
+        """A sound certificate of another host is refused; the line names both."""
+        for version in VERSIONS:
+            other = server(
+                only(version), certificate=authority.issue_cert("www.example.com", "a.example")
+            )
+            text = self.assertRefused(backendTLS(), other)
+            self.assertIn(
+                "it is for 'www.example.com', 'a.example', not for mail.example.com", text
+            )
+
+    def test_anExpiredCertificateIsRefused(self) -> None:
+        """A certificate whose time is over is refused, and the line says so."""
+        past = datetime.datetime(2020, 1, 1)
+        other = authority.issue_cert(
+            "mail.example.com", not_before=past, not_after=past + datetime.timedelta(days=1)
+        )
+        text = self.assertRefused(backendTLS(), server(certificate=other))
+        self.assertIn("has expired", text)
+
+    def test_aCommonNameIsNoName(self) -> None:
+        """A certificate that has the host as common name only is refused (RFC 9525)."""
+        other = authority.issue_cert("a.example", common_name="mail.example.com")
+        self.assertIn(
+            "not for mail.example.com", self.assertRefused(backendTLS(), server(certificate=other))
+        )
+
+    def test_anAddressIsCheckedAndNotAskedFor(self) -> None:
+        """For an IP address the certificate must name it, and no server name is sent (RFC 6066)."""
+        for address in ("127.0.0.1", "::1"):
+            certificate = authority.issue_cert(address)
+            conversation = self.assertAccepted(backendTLS(address), server(certificate=certificate))
+            self.assertIsNone(conversation.server.connection.get_servername())
+            self.assertRefused(backendTLS("192.0.2.1"), server(certificate=certificate))
+            self.assertRefused(backendTLS(address), server())
+
+    def test_thePlatformsStoreIsTrusted(self) -> None:
+        """Without authorities of our own, OpenSSL's default places count, SSL_CERT_FILE too."""
+        self.assertRefused(backendTLS(trusted=None), server())
+        path = Path(self.mktemp())
+        path.write_bytes(authority.cert_pem.bytes())
+        self.patch(os, "environ", os.environ)
+        before = os.environ.get("SSL_CERT_FILE")
+        os.environ["SSL_CERT_FILE"] = str(path)
+        self.addCleanup(self.restore, before)
+        self.assertAccepted(backendTLS(trusted=None), server())
+
+    def restore(self, before: str | None) -> None:
+        """Put the environment back."""
+        del os.environ["SSL_CERT_FILE"]
+        if before is not None:
+            os.environ["SSL_CERT_FILE"] = before
+
+    def test_anotherPinIsRefused(self) -> None:
+        """A pin that does not fit refuses even a certificate that everybody trusts."""
+        for version in VERSIONS:
+            text = self.assertRefused(backendTLS(pin=bytes(32)), server(only(version)))
+            self.assertIn(fingerprint(leaf).hex(), text)
+
+    def test_aPinReplacesTrustStoreAndName(self) -> None:
+        """The pinned certificate is accepted whoever issued it and whatever it is for."""
+        other = strangers.issue_cert("elsewhere.example")
+        for version in VERSIONS:
+            self.assertAccepted(
+                backendTLS(pin=fingerprint(other)), server(only(version), certificate=other)
+            )
+
+    def test_aPinIsTheServersOwnCertificate(self) -> None:
+        """A certificate further up the chain does not satisfy a pin."""
+        child = authority.create_child_ca()
+        other = child.issue_cert("mail.example.com")
+        pin = x509.load_pem_x509_certificate(other.cert_chain_pems[1].bytes()).fingerprint(SHA256())
+        self.assertRefused(backendTLS(pin=pin), server(certificate=other))
+
+    def test_aPinHoldsWithInvalidCertificatesAllowed(self) -> None:
+        """Who pins means it, even where any certificate would do."""
+        self.assertRefused(backendTLS(pin=bytes(32), allowInvalid=True), server())
+
+    def test_anyCertificateWillDoIfAllowed(self) -> None:
+        """With `tls_allow_invalid_certs` issuer and name do not count."""
+        other = strangers.issue_cert("elsewhere.example")
+        for version in VERSIONS:
+            self.assertAccepted(
+                backendTLS(allowInvalid=True), server(only(version), certificate=other)
+            )
+
+    def test_hostileNamesAreEscaped(self) -> None:
+        """What a stranger's certificate holds does not reach the log as it is, nor at length."""
+        other = KeyPair.generate("evil.example")
+        hostile = x509.DNSName._init_without_validation if False else None
+        self.assertIsNone(hostile)
+        text = self.assertRefused(
+            backendTLS(),
+            server(certificate=authority.issue_cert(*(f"h{n}.example" for n in range(9)))),
+        )
+        self.assertIn("and more", text)
+        self.assertNotIn("h8.example", text)
+        self.assertEqual(other.chain, ())
+
+
+class PresentationTests(BackendCase):
+    """What is shown of ourselves."""
+
+    def demanding(self) -> OtherEnd:
+        """A backend that asks for a client certificate of the test authority."""
+        flags = SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT
+        return server(
+            authority.configure_trust, lambda context: context.set_verify(flags), only(VERSIONS[0])
+        )
+
+    def test_theClientCertificateIsPresented(self) -> None:
+        """A backend that asks for a certificate is shown the destination's."""
+        directory = Path(self.mktemp())
+        directory.mkdir()
+        own = authority.issue_cert("proxy.example.com")
+        own.private_key_and_cert_chain_pem.write_to_path(str(directory / "both.pem"))
+        pair = KeyPair.load(directory / "both.pem", directory / "both.pem")
+        conversation = self.assertAccepted(backendTLS(clientCertificate=pair), self.demanding())
+        shown = conversation.server.connection.get_peer_certificate(as_cryptography=True)
+        self.assertEqual(shown, pair.certificate)
+
+    def test_withoutOneItIsSaidSo(self) -> None:
+        """A backend that asks in vain ends the handshake."""
+        conversation = Conversation(backendTLS(), self.demanding())
+        self.assertTrue(conversation.silent)
+
+    def test_aStrangerSeesNoClientCertificate(self) -> None:
+        """A backend with the wrong certificate does not learn who we are."""
+        flags = SSL.VERIFY_PEER
+        seen: list[object] = []
+        other = server(
+            lambda context: context.set_verify(flags, lambda *details: bool(seen.append(details))),
+            certificate=strangers.issue_cert("mail.example.com"),
+        )
+        pair = KeyPair.generate("proxy.example.com")
+        self.assertRefused(backendTLS(clientCertificate=pair), other)
+        self.assertEqual(seen, [])
+
+    def test_ourVersionsAndSuitesHold(self) -> None:
+        """Removed suites and old versions are not offered to backends either."""
+        options = BackendOptions(
+            "mail.example.com",
+            protocols("1.2", ["TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256"]),
+            authorities=(root(authority),),
+        )
+        narrow = server(
+            only(SSL.TLS1_2_VERSION),
+            lambda context: context.set_cipher_list(b"ECDHE-ECDSA-AES128-GCM-SHA256"),
+        )
+        self.assertAccepted(backendTLS(), narrow)
+        self.assertRefused(BackendTLS(options), narrow)
+        newest = BackendOptions(
+            "mail.example.com", protocols("1.3"), authorities=(root(authority),)
+        )
+        self.assertRefused(BackendTLS(newest), server(only(SSL.TLS1_2_VERSION)))
+        self.assertAccepted(BackendTLS(newest), server(only(SSL.TLS1_3_VERSION)))
+
+    def test_oldBackendsWithoutForwardSecrecyAreReached(self) -> None:
+        """Accounts are moved away from servers that have RSA key exchange only."""
+        old = server(
+            only(SSL.TLS1_2_VERSION),
+            lambda context: context.set_cipher_list(b"AES256-SHA"),
+            certificate=authority.issue_cert("mail.example.com", key_type=trustme.KeyType.RSA),
+        )
+        self.assertAccepted(backendTLS(), old)
+
+    def test_X25519IsOfferedFirst(self) -> None:
+        """A current backend agrees on X25519 at once, without asking for another share."""
+        conversation = self.assertAccepted(backendTLS(), server())
+        self.assertEqual(conversation.client.connection.get_group_name(), "x25519")
+
+    def test_configuredGroupsKeepTheirOrderBehindX25519(self) -> None:
+        """The configured groups are offered, with X25519 in front if it is one of them."""
+        for groups, offered in (
+            (("secp384r1", "X25519", "X448"), ("X25519", "secp384r1", "X448")),
+            (("secp384r1", "secp256r1"), ("secp384r1", "secp256r1")),
+            ((), backend.GROUPS),
+        ):
+            self.assertEqual(backend._groups(protocols(groups=groups)), offered)
+
+
+class ResumptionTests(BackendCase):
+    """Sessions that are taken up again."""
+
+    def test_aRememberedSessionIsResumed(self) -> None:
+        """The next connection takes up the session, in both versions, and again after that."""
+        for version in VERSIONS:
+            creator, other = backendTLS(), server(only(version))
+            first = self.assertAccepted(creator, other)
+            self.assertFalse(creator.resumed(first.client.tls))
+            creator.remember(first.client.tls)
+            for _ in range(2):
+                again = self.assertAccepted(creator, other)
+                self.assertTrue(creator.resumed(again.client.tls))
+                self.assertTrue(SSL._lib.SSL_session_reused(again.client.connection._ssl))
+                creator.remember(again.client.tls)
+
+    def test_whatIsNotRememberedIsNotResumed(self) -> None:
+        """A session that nobody vouched for is not offered."""
+        creator, other = backendTLS(), server()
+        for _ in range(2):
+            self.assertFalse(creator.resumed(self.assertAccepted(creator, other).client.tls))
+
+    def test_aSessionNeverServesAnotherDestination(self) -> None:
+        """Two destinations on one backend do not share sessions, nor take each other's."""
+        one, two, other = backendTLS(), backendTLS(), server()
+        first = self.assertAccepted(one, other)
+        one.remember(first.client.tls)
+        two.remember(first.client.tls)
+        self.assertFalse(two.resumed(self.assertAccepted(two, other).client.tls))
+        self.assertFalse(two.resumed(first.client.tls))
+
+    def test_aForgottenSessionIsAFullHandshake(self) -> None:
+        """A backend that lost its keys gets a full handshake, with all checks."""
+        creator = backendTLS()
+        creator.remember(self.assertAccepted(creator, server()).client.tls)
+        again = self.assertAccepted(creator, server())
+        self.assertFalse(creator.resumed(again.client.tls))
+        creator.remember(again.client.tls)
+        impostor = server(certificate=strangers.issue_cert("mail.example.com"))
+        conversation = Conversation(creator, impostor)
+        self.assertTrue(conversation.silent)
+        self.assertIsNotNone(conversation.client.application.lost)
+
+    def test_aResumedSessionIsJudgedToo(self) -> None:
+        """A handshake without certificates is checked by the one that the session holds."""
+        for version in VERSIONS:
+            creator, other = backendTLS(), server(only(version))
+            creator.remember(self.assertAccepted(creator, other).client.tls)
+            self.patch(creator, "judge", self.refuse)
+            conversation = Conversation(creator, other)
+            self.assertEqual(conversation.client.application.received, b"")
+            self.assertEqual(conversation.server.application.received, b"")
+            self.assertFalse(conversation.client.application.shaken)
+
+    def refuse(self, certificate: x509.Certificate | None) -> None:
+        """Refuse what was accepted before; it is the same certificate."""
+        assert certificate is not None
+        self.assertEqual(certificate.fingerprint(SHA256()), fingerprint(leaf))
+        raise CertificateRefused("not any more")
+
+    def test_onlyTLSConnectionsAreRemembered(self) -> None:
+        """A transport without TLS, or one that is gone, is passed over."""
+        creator = backendTLS()
+        conversation = self.assertAccepted(creator, server())
+        conversation.client.lose()
+        for transport in (StringTransport(), conversation.client.tls, None):
+            creator.remember(transport)
+            self.assertFalse(creator.resumed(transport))
+        self.assertIsNone(creator._session)
+
+    def test_theContextIsBuiltOnce(self) -> None:
+        """All connections of a destination use one context."""
+        creator = backendTLS()
+        used = {
+            id(Conversation(creator, server()).client.connection.get_context()) for _ in range(3)
+        }
+        self.assertEqual(len(used), 1)
+
+
+class HandshakeTests(BackendCase):
+    """The last gate, whatever came before it."""
+
+    def test_aServerWithoutCertificateIsRefused(self) -> None:
+        """Nobody is accepted for having shown nothing."""
+        for creator in (backendTLS(), backendTLS(pin=bytes(32)), backendTLS(allowInvalid=True)):
+            self.assertRaises(CertificateRefused, creator.judge, None)
+
+    def test_aConnectionBeginsUnaccepted(self) -> None:
+        """Before its handshake a connection is neither accepted nor remembered."""
+        creator = backendTLS()
+        conversation = Conversation(creator, OtherEnd(lambda context: None))
+        connection = conversation.client.connection
+        assert isinstance(connection, BackendConnection)
+        self.assertFalse(connection.accepted)
+
+
+class ConfigurationTests(SynchronousTestCase):
+    """A destination's keys."""
+
+    def test_theServerNameGoesBeforeTheHost(self) -> None:
+        """`tls_server_name` is verified; without it, `host`."""
+        named = Destination(host="192.0.2.1", tls_server_name="mail.example.com")
+        self.assertEqual(
+            BackendOptions.fromConfig(named, protocols()).serverName, "mail.example.com"
+        )
+        plain = Destination(host="imap.example.com")
+        self.assertEqual(
+            BackendOptions.fromConfig(plain, protocols()),
+            BackendOptions("imap.example.com", protocols()),
+        )
+
+    def test_everyKeyIsTaken(self) -> None:
+        """Pin, permission and client certificate are what the table says."""
+        path = Path(self.mktemp())
+        leaf.private_key_and_cert_chain_pem.write_to_path(str(path))
+        destination = Destination.model_validate(
+            {
+                "host": "mail.example.com",
+                "tls_pinned_cert_sha256": "AB:" * 31 + "ab",
+                "tls_allow_invalid_certs": True,
+                "tls_client_cert": str(path),
+                "tls_client_key": str(path),
+            }
+        )
+        options = BackendOptions.fromConfig(destination, protocols(), [root(authority)])
+        self.assertEqual(options.pin, b"\xab" * 32)
+        self.assertTrue(options.allowInvalid)
+        self.assertEqual(options.clientCertificate, KeyPair.load(path, path))
+        self.assertEqual(options.authorities, (root(authority),))
+
+    def test_anUnreadableClientCertificateIsNamed(self) -> None:
+        """A file that has gone since the check is a configuration mistake."""
+        destination = Destination(
+            host="mail.example.com", tls_client_cert=Path("/gone"), tls_client_key=Path("/gone")
+        )
+        error = self.assertRaises(ConfigError, BackendOptions.fromConfig, destination, protocols())
+        self.assertIn("/gone", str(error))
