@@ -5,13 +5,12 @@ destination. Nothing here is done per byte, and per chunk no more than a count a
 """
 
 import enum
-from typing import cast
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime, ITCPTransport
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
-from .stream import CLOSE_GRACE, Stream
+from mailproxy.stream import CLOSE_GRACE, Stream
 
 DRAIN_GRACE = 120.0
 """Seconds that a slow reader has for the last bytes (at most 256 KiB) of a leg that has closed."""
@@ -44,9 +43,7 @@ class _Leg:
         self.peer = peer
         self.write = peer.stream.transport.write
         if not peer.lost:
-            peer.stream.transport.registerProducer(
-                cast(IPushProducer, self.stream.transport), True
-            )
+            peer.stream.transport.registerProducer(self.stream.transport, True)
 
     def dataReceived(self, data: bytes) -> None:
         """Pass bytes on."""
@@ -69,7 +66,7 @@ class _Leg:
             # A TLS close-notify ends our direction; what the peer still sends is delivered.
             transport.loseConnection()
         else:
-            cast(ITCPTransport, transport).loseWriteConnection()
+            transport.loseWriteConnection()
 
     def connectionLost(self, reason: Failure) -> None:
         """The leg is gone: end the other one too."""

@@ -1,7 +1,7 @@
 """Everything that management can ask of a running proxy.
 
-`IControl` is what the management API and the workers speak; `LocalControl` answers it for the one
-proxy of this process. Answers are plain data, ready to be written as JSON or sent between processes.
+`IControl` is what the management API and the workers speak; `LocalControl` answers it for the
+proxy of this process. Answers are plain data, ready for JSON or for another process.
 """
 
 from typing import Any, TypeAlias
@@ -9,10 +9,10 @@ from typing import Any, TypeAlias
 from twisted.internet.defer import Deferred, succeed
 from zope.interface import Interface, implementer
 
-from .errors import ReadOnlyMapping, UnknownDestination
-from .mapping.interfaces import IReloadableMappingSource, IWritableMappingSource
-from .proxy import Proxy
-from .registry import ISession
+from mailproxy.errors import ReadOnlyMapping, UnknownDestination
+from mailproxy.mapping.interfaces import IReloadableMappingSource, IWritableMappingSource
+from mailproxy.proxy import Proxy
+from mailproxy.registry import ISession
 
 Facts: TypeAlias = dict[str, Any]
 """One JSON object; its keys are those of the management API."""

@@ -22,12 +22,12 @@ from twisted.internet.interfaces import (
 )
 from zope.interface import implementer
 
-from . import proxyheader
-from .errors import BackendFailed, Stage
-from .health import Attempt, Health
-from .origin import Address, Origin
-from .protocols.base import ClientSettings, ProxyClient, ProxyClientFactory
-from .waiting import TimedOut, pause, within
+from mailproxy import proxyheader
+from mailproxy.errors import BackendFailed, Stage
+from mailproxy.health import Attempt, Health
+from mailproxy.origin import Address, Origin
+from mailproxy.protocols.client import ClientSettings, ProxyClient, ProxyClientFactory
+from mailproxy.waiting import TimedOut, pause, within
 
 RETRY_PAUSE = 0.2
 """Seconds between two attempts."""
@@ -59,7 +59,10 @@ class Target:
     @staticmethod
     def inTurn(addresses: list[str]) -> dict[int, Iterator[str]]:
         """Prepare `sources`."""
-        versions = {4: [a for a in addresses if ":" not in a], 6: [a for a in addresses if ":" in a]}
+        versions = {
+            4: [a for a in addresses if ":" not in a],
+            6: [a for a in addresses if ":" in a],
+        }
         return {version: cycle(found) for version, found in versions.items() if found}
 
 
@@ -133,7 +136,7 @@ class Dialer:
 
     async def _persist(self, target: Target, origin: Origin) -> ProxyClient:
         """Try again while that may help."""
-        for left in range(self._retries, 0, -1):
+        for _ in range(self._retries):
             try:
                 return await self._prepare(target, origin)
             except BackendFailed as failed:

@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from typing import Protocol
 
 import attrs
-from twisted.logger import Logger
 
-from .errors import CircuitOpen, Stage
+from mailproxy.errors import CircuitOpen, Stage
+from mailproxy.logs import Logger
 
 __all__ = ["Attempt", "DestinationHealth", "Health", "HealthSettings"]
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import attrs
 
-from .errors import InvalidIdentifier
-from .sasl import Credentials
+from mailproxy.errors import InvalidIdentifier
+from mailproxy.sasl import Credentials
 
 MAX_IDENTIFIER = 512
 """Bytes of UTF-8 that an identifier may have."""

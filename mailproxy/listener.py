@@ -10,15 +10,15 @@ from collections.abc import Callable, Sequence
 import attrs
 from twisted.internet.interfaces import IReactorTime
 
-from . import proxyheader
-from .config.model import Listener as ListenerConfig
-from .config.values import Network, ProxyProtocol, TLSMode
-from .errors import ProtocolError
-from .origin import Address, Origin, sessionID
-from .protocols.base import ProxyServer, ProxyServerFactory, ServerSettings
-from .session import Place, Resources, Session
-from .stream import Creator
-from .waiting import TimedOut, within
+from mailproxy import proxyheader
+from mailproxy.config.model import Listener as ListenerConfig
+from mailproxy.config.values import Network, ProxyProtocol, TLSMode
+from mailproxy.errors import ProtocolError
+from mailproxy.origin import Address, Origin, sessionID
+from mailproxy.protocols.server import ProxyServer, ProxyServerFactory, ServerSettings
+from mailproxy.session import Place, Resources, Session
+from mailproxy.stream import Creator
+from mailproxy.waiting import TimedOut, within
 
 HEADER_PATIENCE = 1.0
 """Seconds that a server-first protocol waits for the first byte of a header that may not come."""
@@ -89,9 +89,7 @@ class Listener:
                 server.origin, client=header.source, local=header.destination
             )
 
-    async def _header(
-        self, server: ProxyServer, *, optional: bool
-    ) -> proxyheader.Header | None:
+    async def _header(self, server: ProxyServer, *, optional: bool) -> proxyheader.Header | None:
         """Read the header; None, with every byte given back, when an optional one does not come."""
         data = b""
         if optional and self._speaksFirst:

@@ -44,6 +44,7 @@ class Address:
         return ipaddress.ip_address(self.host)
 
     def __str__(self) -> str:
+        """Write `host:port`, an IPv6 host in brackets."""
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 

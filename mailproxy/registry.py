@@ -8,8 +8,9 @@ from collections.abc import Mapping
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from twisted.logger import Logger
 from zope.interface import Attribute, Interface
+
+from mailproxy.logs import Logger
 
 __all__ = ["LONGEST_HOLD", "ISession", "Registry"]
 
@@ -33,6 +34,9 @@ class ISession(Interface):
     def kick() -> None:
         """End the session soon; called more than once, or too late, it does nothing."""
 
+    def shutDown(*, bridged: bool) -> None:
+        """End the session because the process stops: if it is bridged, only if `bridged`."""
+
 
 class _Hold:
     """Logins of one identifier that wait for the same moment."""
@@ -40,6 +44,15 @@ class _Hold:
     def __init__(self, timer: IDelayedCall) -> None:
         self.timer = timer
         self.waiters: dict[Deferred[None], None] = {}
+
+    def wait(self) -> Deferred[None]:
+        """Join those who wait; a waiter that is cancelled is forgotten."""
+        waiter: Deferred[None] = Deferred(self._leave)
+        self.waiters[waiter] = None
+        return waiter
+
+    def _leave(self, waiter: Deferred[None]) -> None:
+        self.waiters.pop(waiter, None)
 
     def release(self) -> None:
         """Let everybody go on; one may cancel another when it hears."""
@@ -59,6 +72,7 @@ class Registry:
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
         self._sessions: dict[str, ISession] = {}
+        self._places: dict[str, tuple[str | None, str | None]] = {}
         self._byIdentifier: dict[str, dict[str, ISession]] = {}
         self._byDestination: dict[str, dict[str, ISession]] = {}
         self._holds: dict[str, _Hold] = {}
@@ -66,7 +80,7 @@ class Registry:
     def add(self, session: ISession) -> None:
         """Take a session in when it is accepted."""
         self._sessions[session.id] = session
-        self._file(session)
+        self._file(session, session.identifier, session.destination)
 
     def remove(self, session: ISession) -> None:
         """Take a session out when it has ended; one that is not there is passed over."""
@@ -79,13 +93,11 @@ class Registry:
         Called as soon as the destination is chosen, and again when it changes: None and None
         after a refused login. A session that has ended meanwhile is only noted in itself.
         """
-        live = session.id in self._sessions
-        if live:
-            self._unfile(session)
         session.identifier = identifier
         session.destination = destination
-        if live:
-            self._file(session)
+        if session.id in self._sessions:
+            self._unfile(session)
+            self._file(session, identifier, destination)
 
     def find(
         self,
@@ -93,7 +105,7 @@ class Registry:
         destination: str | None = None,
         protocol: str | None = None,
     ) -> list[ISession]:
-        """The sessions that match everything that is given, oldest first."""
+        """The sessions that match everything that is given, those noted first at the front."""
         chosen = self._sessions
         if identifier is not None:
             chosen = self._byIdentifier.get(identifier, {})
@@ -102,7 +114,8 @@ class Registry:
         return [
             session
             for session in chosen.values()
-            if destination in (None, session.destination) and protocol in (None, session.protocol)
+            if destination in (None, self._places[session.id][1])
+            and protocol in (None, session.protocol)
         ]
 
     def kick(self, identifier: str) -> int:
@@ -122,7 +135,7 @@ class Registry:
     def countBy(self) -> Mapping[tuple[str, str | None], int]:
         """How many sessions are live per protocol and destination (None: not routed yet)."""
         return Counter(
-            (session.protocol, session.destination) for session in self._sessions.values()
+            (session.protocol, self._places[session.id][1]) for session in self._sessions.values()
         )
 
     def hold(self, identifier: str, seconds: float) -> None:
@@ -147,31 +160,31 @@ class Registry:
         hold = self._holds.get(identifier)
         if hold is None:
             return succeed(None)
-        waiters = hold.waiters
-        waiter: Deferred[None] = Deferred(lambda gone: waiters.pop(gone, None) and None)
-        waiters[waiter] = None
-        return waiter
+        return hold.wait()
 
     def _release(self, identifier: str) -> None:
         hold = self._holds.pop(identifier, None)
         if hold is not None:
             hold.release()
 
-    def _file(self, session: ISession) -> None:
-        if session.identifier is not None:
-            self._byIdentifier.setdefault(session.identifier, {})[session.id] = session
-        if session.destination is not None:
-            self._byDestination.setdefault(session.destination, {})[session.id] = session
+    def _file(self, session: ISession, identifier: str | None, destination: str | None) -> None:
+        """Put a session into the indexes; where it stands is noted, whatever becomes of it."""
+        self._places[session.id] = (identifier, destination)
+        if identifier is not None:
+            self._byIdentifier.setdefault(identifier, {})[session.id] = session
+        if destination is not None:
+            self._byDestination.setdefault(destination, {})[session.id] = session
 
     def _unfile(self, session: ISession) -> None:
-        _drop(self._byIdentifier, session.identifier, session.id)
-        _drop(self._byDestination, session.destination, session.id)
+        identifier, destination = self._places.pop(session.id)
+        _drop(self._byIdentifier, identifier, session.id)
+        _drop(self._byDestination, destination, session.id)
 
 
 def _drop(index: dict[str, dict[str, ISession]], key: str | None, session: str) -> None:
     """Take a session out of an index, and with its last session the index's key."""
-    if key is None or key not in index:
+    if key is None:
         return
-    index[key].pop(session, None)
+    index[key].pop(session)
     if not index[key]:
         del index[key]

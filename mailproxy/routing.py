@@ -9,19 +9,12 @@ from collections.abc import Collection
 
 import attrs
 from twisted.internet.defer import Deferred
-from twisted.logger import Logger
 
-from .errors import MappingError
-from .identity import redact
-from .mapping.cache import MappingCache
-
-
-class OnError(enum.Enum):
-    """What to do with a login whose destination cannot be looked up."""
-
-    STALE = "stale"
-    DEFAULT = "default"
-    TEMPFAIL = "tempfail"
+from mailproxy.config.stores import OnError
+from mailproxy.errors import MappingError
+from mailproxy.identity import redact
+from mailproxy.logs import Logger
+from mailproxy.mapping.cache import MappingCache
 
 
 class Ground(enum.Enum):
@@ -77,6 +70,16 @@ class Router:
         except MappingError as error:
             return self._withoutStore(identifier, error)
         return self.judge(identifier, destination)
+
+    def preview(self, identifier: str) -> Deferred[Route]:
+        """Decide as `route` would now, without filling the cache."""
+        return Deferred.fromCoroutine(self._preview(identifier))
+
+    async def _preview(self, identifier: str) -> Route:
+        try:
+            return self.judge(identifier, await self.cache.inquire(identifier))
+        except MappingError as error:
+            return self._withoutStore(identifier, error)
 
     def judge(self, identifier: str, destination: str | None) -> Route:
         """Make a decision of what the store says."""

@@ -10,7 +10,7 @@ from base64 import b64decode
 
 import attrs
 
-from .errors import ProtocolError
+from mailproxy.errors import ProtocolError
 
 
 class SASLError(ProtocolError):

@@ -10,12 +10,11 @@ from typing import Any
 import attrs
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger
 from zope.interface import implementer
 
-from .bridge import Bridge
-from .dial import Backend, Dialer, Target
-from .errors import (
+from mailproxy.bridge import Bridge
+from mailproxy.dial import Backend, Dialer, Target
+from mailproxy.errors import (
     BackendFailed,
     InvalidIdentifier,
     MappingError,
@@ -24,14 +23,16 @@ from .errors import (
     Refusal,
     Stage,
 )
-from .identity import IdentityRules, redact
-from .metrics import Metrics, Outcome
-from .protocols.base import AuthResult, Challenge, Dismissed, Login, ProxyServer
-from .registry import ISession, Registry
-from .routing import Router
-from .sasl import Credentials, dismissal
-from .tls import describe
-from .waiting import TimedOut, within
+from mailproxy.identity import IdentityRules, redact
+from mailproxy.logs import Logger
+from mailproxy.metrics import Metrics, Outcome
+from mailproxy.protocols.base import AuthResult, Challenge, Dismissed, Login
+from mailproxy.protocols.server import ProxyServer
+from mailproxy.registry import ISession, Registry
+from mailproxy.routing import Router
+from mailproxy.sasl import Credentials, dismissal
+from mailproxy.tls import describe
+from mailproxy.waiting import TimedOut, within
 
 
 @attrs.frozen
@@ -70,6 +71,7 @@ class Place:
 class Session:
     """One client's connection, and what becomes of it.
 
+    :ivar id: the session's name, unique in this process.
     :ivar identifier: who it is routed for; None before that.
     :ivar destination: where it is routed; None before that.
     """
@@ -88,13 +90,10 @@ class Session:
         self._interruption: Outcome | None = None
         self._greeted = False
         self._reason = ""
+        # A trusted peer's own name for the session goes to the backend; ours stays, it is unique.
+        self.id = server.origin.session
 
     # What management sees
-
-    @property
-    def id(self) -> str:
-        """The session's name."""
-        return self._server.origin.session
 
     @property
     def client(self) -> str:
@@ -279,7 +278,8 @@ class Session:
         self._server.whenLost = None
         self._server.close()
         self._leaveBackend()
-        resources.metrics.sessionEnded(self, outcome)
+        seconds = resources.clock.seconds() - self.since
+        resources.metrics.sessionEnded(self.protocol, self.destination, outcome, seconds)
         self.log.info(
             "session {session} {protocol} {listener} from {client}: {identifier} on {destination}, "
             "{outcome} ({reason}), {received} bytes in, {sent} out, {seconds:.1f} s",
@@ -293,7 +293,7 @@ class Session:
             reason=self._reason,
             received=self.received,
             sent=self.sent,
-            seconds=resources.clock.seconds() - self.since,
+            seconds=seconds,
         )
 
 

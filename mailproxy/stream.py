@@ -10,6 +10,7 @@ from typing import cast
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import (
+    IConsumer,
     IDelayedCall,
     IHalfCloseableProtocol,
     IHandshakeListener,
@@ -17,14 +18,13 @@ from twisted.internet.interfaces import (
     IOpenSSLServerConnectionCreator,
     IPushProducer,
     IReactorTime,
-    ITCPTransport,
     ITLSTransport,
 )
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from .errors import LimitExceeded, PeerGone
+from mailproxy.errors import LimitExceeded, PeerGone
 
 MAX_LINE = 65536
 """Bytes of one line, without its end."""
@@ -36,6 +36,10 @@ CLOSE_GRACE = 5.0
 """Seconds that a peer has to take our last words before it is cut off."""
 
 Creator = IOpenSSLClientConnectionCreator | IOpenSSLServerConnectionCreator
+
+
+class IStreamTransport(ITLSTransport, IConsumer, IPushProducer):
+    """What a stream and a bridge need of a connection."""
 
 
 class Receiver(Structural):
@@ -62,7 +66,7 @@ class Stream(Protocol):
     :cvar lineEnd: what ends a line; a CR before a bare LF is dropped.
     """
 
-    transport: ITLSTransport
+    transport: IStreamTransport
     lineEnd = b"\n"
     secure = False
     whenMade: Callable[[], None] | None = None
@@ -178,8 +182,7 @@ class Stream(Protocol):
         if pause == self._paused or self._ended or self._closing:
             return
         self._paused = pause
-        transport = cast(IPushProducer, self.transport)
-        (transport.pauseProducing if pause else transport.resumeProducing)()
+        (self.transport.pauseProducing if pause else self.transport.resumeProducing)()
 
     def _gone(self) -> PeerGone:
         gone = PeerGone("connection closed")
@@ -245,13 +248,13 @@ class Stream(Protocol):
         self._closer = self.clock.callLater(grace, self.abort)
         self.transport.unregisterProducer()
         if not self._ended:
-            cast(IPushProducer, self.transport).resumeProducing()
+            self.transport.resumeProducing()
         if self.secure or self._ended:
             self.transport.loseConnection()
         else:
             # A close with unread input is a reset, which can take our last words with it: so end
             # our side, drop what still comes, and close when the peer has.
-            cast(ITCPTransport, self.transport).loseWriteConnection()
+            self.transport.loseWriteConnection()
 
     def _drop(self, data: bytes) -> None:
         """Read on without keeping anything: unread input would turn our close into a reset."""
@@ -260,7 +263,7 @@ class Stream(Protocol):
         """Cut the connection now."""
         if self._lost is None:
             self._closing = True
-            cast(ITCPTransport, self.transport).abortConnection()
+            self.transport.abortConnection()
 
     def detach(self, receiver: Receiver) -> bytes:
         """Hand the connection over to the bridge.

@@ -30,7 +30,8 @@ class HealthCase(SynchronousTestCase):
 
     def retryAfter(self) -> float:
         """The pause that a refused attempt is told."""
-        return self.assertRaises(CircuitOpen, self.health.admit, "old").retryAfter
+        error: CircuitOpen = self.assertRaises(CircuitOpen, self.health.admit, "old")
+        return error.retryAfter
 
 
 class OpeningTests(HealthCase):
@@ -80,10 +81,10 @@ class OpeningTests(HealthCase):
 
     def test_successEndsTheStreak(self) -> None:
         """Only consecutive failures count, and only their clients and stages."""
-        self.failTimes(2)
+        self.failTimes(1)
+        self.failTimes(1, Stage.TLS, client="192.0.2.2")
         self.health.admit("old").succeeded()
-        self.failTimes(2, Stage.TLS)
-        self.failTimes(1, Stage.TLS)
+        self.failTimes(3, Stage.TLS)
         self.assertFalse(self.isDown())
         self.assertEqual(self.health.report(["old"])[0].consecutiveFailures, 3)
 

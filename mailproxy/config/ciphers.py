@@ -78,6 +78,8 @@ _OFFERED = {
     **_suites("ECDHE_RSA", _CBC_SHA384, _CBC_SHA1),
     **_suites("DHE_RSA", _CBC_SHA256, _CBC_SHA1),
 }
+TLS12_OFFERED = tuple(_OFFERED)
+
 _KNOWN = {
     **{name: name for name in _TLS13_KNOWN},
     **_OFFERED,

@@ -10,11 +10,11 @@ from itertools import islice
 import attrs
 from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ..errors import MappingError
-from .interfaces import IMappingSource
+from mailproxy.errors import MappingError
+from mailproxy.logs import Logger
+from mailproxy.mapping.interfaces import IMappingSource
 
 __all__ = ["CacheSettings", "Known", "MappingCache"]
 
@@ -71,9 +71,11 @@ class _Query:
     """One question to the source, and everybody who waits for its answer.
 
     :ivar timer: set while the source has not answered.
+    :ivar outdated: whether what it asks about has been invalidated since it was put.
     """
 
     def __init__(self) -> None:
+        self.outdated = False
         self.waiters: dict[Deferred[str | None], None] = {}
         self.asked: Deferred[None] | None = None
         self.timer: IDelayedCall | None = None
@@ -135,9 +137,17 @@ class MappingCache:
         self.hits += 1
         del self._entries[identifier]
         self._entries[identifier] = entry
-        if isinstance(entry, _Failure):
-            return fail(MappingError("the last lookup has failed, and the next one is not due"))
-        return succeed(entry.destination)
+        return _repeat(entry)
+
+    def inquire(self, identifier: str) -> Deferred[str | None]:
+        """Find what `lookup` would find now, but count, remember and refresh nothing."""
+        entry = self._live(identifier)
+        if entry is not None:
+            return _repeat(entry)
+        query = _Query()
+        waiter = self._wait(identifier, query)
+        self._start(identifier, query)
+        return waiter
 
     def peek(self, identifier: str) -> bool:
         """Whether `lookup` would find an answer in memory; counts nothing and asks nobody."""
@@ -153,15 +163,20 @@ class MappingCache:
     def invalidate(self, identifier: str | None = None) -> None:
         """Forget an identifier (None: all), its answer past lifetime included.
 
-        Questions under way still answer those who wait, but are not remembered, and a lookup
-        that starts after this asks the source anew.
+        The answer to a question under way is not remembered and nobody gets it: who waits for it
+        has the question put again, as a lookup that starts after this has. An account that has
+        just been moved would else be sent to its old place.
         """
         if identifier is None:
+            outdated = list(self._queries.values())
             self._entries.clear()
             self._queries.clear()
         else:
+            query = self._queries.pop(identifier, None)
+            outdated = [] if query is None else [query]
             self._entries.pop(identifier, None)
-            self._queries.pop(identifier, None)
+        for query in outdated:
+            query.outdated = True
 
     def replaceSource(self, source: IMappingSource) -> None:
         """Ask another source from now on, and forget what the old one said."""
@@ -180,10 +195,22 @@ class MappingCache:
         isNew = query is None
         if query is None:
             query = self._queries[identifier] = _Query()
-        waiter: Deferred[str | None] = Deferred(lambda d: self._left(identifier, query, d))
-        query.waiters[waiter] = None
+        waiter = self._wait(identifier, query)
+        waiter.addCallback(self._unlessOutdated, identifier, query)
         if isNew:
             self._start(identifier, query)
+        return waiter
+
+    def _unlessOutdated(
+        self, destination: str | None, identifier: str, query: _Query
+    ) -> str | Deferred[str | None] | None:
+        """Pass an answer on, or ask again when the mapping may have changed meanwhile."""
+        return self.lookup(identifier) if query.outdated else destination
+
+    def _wait(self, identifier: str, query: _Query) -> Deferred[str | None]:
+        """Join those who wait for a question's answer."""
+        waiter: Deferred[str | None] = Deferred(lambda gone: self._left(identifier, query, gone))
+        query.waiters[waiter] = None
         return waiter
 
     def _start(self, identifier: str, query: _Query) -> None:
@@ -239,7 +266,7 @@ class MappingCache:
             query.asked.cancel()
 
     def _keep(self, identifier: str, query: _Query, entry: _Answer | _Failure) -> None:
-        """Remember the outcome of a question, unless it was invalidated meanwhile."""
+        """Remember a question's outcome, unless it was invalidated or is a mere inquiry."""
         if self._queries.get(identifier) is not query:
             return
         del self._queries[identifier]
@@ -249,3 +276,10 @@ class MappingCache:
             count = max(1, self._settings.maxEntries // _EVICTION_SHARE)
             for oldest in list(islice(self._entries, count)):
                 del self._entries[oldest]
+
+
+def _repeat(entry: _Answer | _Failure) -> Deferred[str | None]:
+    """Give an answer once more from memory."""
+    if isinstance(entry, _Failure):
+        return fail(MappingError("the last lookup has failed, and the next one is not due"))
+    return succeed(entry.destination)

@@ -20,12 +20,12 @@ from typing import Protocol, TypeVar
 
 import attrs
 from twisted.internet.defer import Deferred, DeferredLock, fail, succeed
-from twisted.logger import Logger
 from zope.interface import implementer
 
-from ..config.table import Table, formatTable, isStorable, parseTable
-from ..errors import ConfigError, MappingError
-from .interfaces import IReloadableMappingSource, IWritableMappingSource
+from mailproxy.config.table import Table, formatTable, isStorable, parseTable
+from mailproxy.errors import ConfigError, MappingError
+from mailproxy.logs import Logger
+from mailproxy.mapping.interfaces import IReloadableMappingSource, IWritableMappingSource
 
 __all__ = ["Change", "Check", "Content", "FileSource", "InThread", "TableFile"]
 

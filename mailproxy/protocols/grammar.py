@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from typing import TypeAlias
 
-from ..errors import ProtocolError
+from mailproxy.errors import ProtocolError
 
 _LITERAL = re.compile(rb"\{([0-9]{1,10})(\+?)\}\Z")
 _ATOM = re.compile(rb'[^\x00-\x20\x7f()"]+')

@@ -9,24 +9,15 @@ from typing import ClassVar
 
 import attrs
 
-from ..errors import BackendFailed, LimitExceeded, ProtocolError, Refusal, Stage
-from ..origin import Fields
-from ..sasl import Credentials, unbase64
-from ..stream import MAX_LINE
-from . import grammar
-from .base import (
-    AuthResult,
-    Challenge,
-    Command,
-    Dismissed,
-    Login,
-    ProxyClient,
-    ProxyClientFactory,
-    ProxyServer,
-    ProxyServerFactory,
-    Verb,
-    Verdict,
-)
+from mailproxy.config.model import Capabilities
+from mailproxy.errors import BackendFailed, LimitExceeded, ProtocolError, Refusal, Stage
+from mailproxy.origin import Fields
+from mailproxy.protocols import grammar
+from mailproxy.protocols.base import AuthResult, Challenge, Command, Dismissed, Login, Verdict
+from mailproxy.protocols.client import ProxyClient, ProxyClientFactory
+from mailproxy.protocols.server import Promises, ProxyServer, ProxyServerFactory, Verb
+from mailproxy.sasl import Credentials, Mechanism, unbase64
+from mailproxy.stream import MAX_LINE
 
 _REFUSALS: Mapping[Refusal, bytes] = {
     Refusal.AUTHENTICATION: b"NO [AUTHENTICATIONFAILED] Authentication failed.",
@@ -55,16 +46,15 @@ class IMAPServer(ProxyServer):
 
     def greeting(self) -> bytes:
         """Say what we can do at once: most clients then need not ask."""
-        return b"* OK [%b] %b\r\n" % (self.capability(), self.settings.banner)
+        return b"* OK [%b] %b\r\n" % (self.capability(), self.settings.promises.banner)
 
     def capability(self) -> bytes:
         """Word what may be done now."""
-        words = [b"CAPABILITY", *self.settings.capabilities]
+        words = [b"CAPABILITY", *self.settings.promises.capabilities]
         if self.settings.context is not None and not self.secure:
             words.append(b"STARTTLS")
-        if self.private:
-            words += [b"AUTH=" + mechanism.value for mechanism in self.settings.mechanisms]
-        else:
+        words += [b"AUTH=" + mechanism.value for mechanism in self.offered]
+        if not self.private:
             words.append(b"LOGINDISABLED")
         return b" ".join(words)
 
@@ -257,12 +247,16 @@ class IMAPClient(ProxyClient):
             if self._offers(b"SASL-IR"):
                 initial = b64encode(credentials.response) or b"="
                 self.send(b"%b AUTHENTICATE %b %b\r\n" % (tag, mechanism, initial))
-                return await self._result(tag, None, challenge)
+                return await self._result(tag, [], challenge)
             self.send(b"%b AUTHENTICATE %b\r\n" % (tag, mechanism))
-            return await self._result(tag, credentials.response, challenge)
-        if not credentials.asPassword or self._offers(b"LOGINDISABLED"):
-            raise BackendFailed(Stage.UNSUPPORTED, f"{mechanism.decode()} is not offered")
-        return await self._logIn(credentials, challenge)
+            return await self._result(tag, [credentials.response], challenge)
+        if credentials.asPassword and not self._offers(b"LOGINDISABLED"):
+            return await self._logIn(credentials, challenge)
+        if credentials.asPassword and self._offers(b"AUTH=LOGIN"):
+            tag = self._nextTag()
+            self.send(b"%b AUTHENTICATE LOGIN\r\n" % tag)
+            return await self._result(tag, [credentials.user, credentials.secret], challenge)
+        raise BackendFailed(Stage.UNSUPPORTED, f"{mechanism.decode()} is not offered")
 
     async def _logIn(self, credentials: Credentials, challenge: Challenge) -> AuthResult:
         """Send LOGIN, what cannot be quoted as literals."""
@@ -279,7 +273,7 @@ class IMAPClient(ProxyClient):
                 return early
             line = word
         self.send(line + b"\r\n")
-        return await self._result(tag, None, challenge)
+        return await self._result(tag, [], challenge)
 
     async def _consent(self, tag: bytes) -> AuthResult | None:
         """Wait for the `+` before a literal; a tagged answer in its stead is the login's."""
@@ -288,20 +282,17 @@ class IMAPClient(ProxyClient):
                 return _verdict(response, b"")
         return None
 
-    async def _result(
-        self, tag: bytes, answer: bytes | None, challenge: Challenge
-    ) -> AuthResult:
+    async def _result(self, tag: bytes, answers: list[bytes], challenge: Challenge) -> AuthResult:
         """Read on to the tagged answer.
 
-        :param answer: what the first `+` asks for; None when it has been sent.
+        :param answers: what each `+` asks for, in turn; what is asked beyond is the client's.
         """
         preamble = b""
         while (response := await self._response()).mark != tag:
             if response.mark == b"+":
-                if answer is None:
-                    answer = await challenge(unbase64(response.whole[2:-2]))
+                asked = unbase64(response.whole[2:-2]) if not answers else b""
+                answer = answers.pop(0) if answers else await challenge(asked)
                 self.send((b"*" if answer is None else b64encode(answer)) + b"\r\n")
-                answer = None
             elif response.status != b"BYE":
                 preamble += response.whole
                 if len(preamble) > MAX_LINE:
@@ -360,6 +351,17 @@ class IMAPServerFactory(ProxyServerFactory):
     """Listens for IMAP clients."""
 
     conversation = IMAPServer
+
+    @classmethod
+    def promises(cls, capabilities: Capabilities) -> Promises:
+        """Read `[capabilities.imap]`."""
+        table = capabilities.imap
+        return Promises(
+            mechanisms=tuple(Mechanism[name] for name in table.sasl),
+            cleartext=table.allow_plain_auth_without_tls,
+            capabilities=tuple(word.encode() for word in table.advertise),
+            banner=table.banner.encode(),
+        )
 
 
 class IMAPClientFactory(ProxyClientFactory):

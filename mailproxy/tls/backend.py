@@ -25,7 +25,7 @@ from zope.interface import implementer
 from mailproxy.config import ciphers
 from mailproxy.config.model import Destination, TLSProtocols
 from mailproxy.config.values import isIPAddress
-from mailproxy.tls.contexts import KeyPair, dnsNames, makeContext, setGroups
+from mailproxy.tls.contexts import UNREADABLE, KeyPair, dnsNames, makeContext, setGroups
 from mailproxy.tls.failures import CertificateRefused, quoted
 
 GROUPS = ("X25519", "secp256r1", "secp384r1", "secp521r1", "X448")
@@ -113,10 +113,13 @@ class BackendConnection(SSL.Connection):
 
         :raises CertificateRefused: when it is not what the destination asks for.
         """
-        super().do_handshake()
-        if not self.accepted:
-            self.creator.judge(self.get_peer_certificate(as_cryptography=True))
-            self.accepted = self.resumed = True
+        try:
+            super().do_handshake()
+            if not self.accepted:
+                self.creator.judge(self.get_peer_certificate(as_cryptography=True))
+                self.accepted = self.resumed = True
+        except UNREADABLE as error:
+            raise CertificateRefused("it cannot be read") from error
 
 
 @implementer(IOpenSSLClientConnectionCreator)

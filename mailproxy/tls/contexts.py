@@ -16,10 +16,10 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from cryptography.x509.oid import NameOID
 from OpenSSL import SSL
-from twisted.logger import Logger
 
 from mailproxy.config.model import TLSProtocols
 from mailproxy.errors import ConfigError
+from mailproxy.logs import Logger
 
 log = Logger()
 
@@ -31,6 +31,14 @@ PrivateKey: TypeAlias = (
 )
 
 _VERSIONS = {"1.2": SSL.TLS1_2_VERSION, "1.3": SSL.TLS1_3_VERSION}
+
+UNREADABLE = (
+    ValueError,
+    x509.DuplicateExtension,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+)
+"""What cryptography raises for a certificate that OpenSSL has let pass."""
 
 _LIFETIME = datetime.timedelta(days=365)
 """How long a generated certificate says it is valid; each start makes a new one."""
@@ -90,6 +98,7 @@ class KeyPair:
         """
         try:
             leaf, *chain = x509.load_pem_x509_certificates(certificate.read_bytes())
+            dnsNames(leaf)
         except (OSError, ValueError) as error:
             raise ConfigError([f"{certificate}: no readable PEM certificate"]) from error
         try:
@@ -143,5 +152,7 @@ def dnsNames(certificate: x509.Certificate) -> tuple[str, ...]:
         names = tuple(extension.value.get_values_for_type(x509.DNSName))
     except x509.ExtensionNotFound:
         names = ()
+    except UNREADABLE as error:
+        raise ValueError("a certificate with malformed extensions") from error
     common = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
     return names or tuple(str(attribute.value) for attribute in common)

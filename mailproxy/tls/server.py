@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 
 from OpenSSL import SSL
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
-from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 from zope.interface import implementer
 
 from mailproxy.config.model import Certificate, TLSProtocols
+from mailproxy.logs import Logger
 from mailproxy.tls.contexts import KeyPair, dnsNames, makeContext, setGroups
 
 GENERATED = "mailproxy.invalid"

@@ -282,6 +282,46 @@ class SharingTests(CacheCase):
         self.assertEqual(len(self.source.questions), 1)
 
 
+class InquiryTests(CacheCase):
+    """What an operator asks."""
+
+    def test_inquiryLeavesNoTrace(self) -> None:
+        """It asks the source and neither counts nor remembers; nor do logins join it."""
+        asked = self.cache.inquire("ann")
+        self.cache.lookup("ann")
+        self.assertEqual(len(self.source.questions), 2)
+        self.source.questions[0][1].callback("new")
+        self.assertEqual(self.successResultOf(asked), "new")
+        self.assertEqual((self.cache.hits, self.cache.misses, self.cache.entries), (0, 1, 0))
+
+    def test_failedInquiryLeavesNoTrace(self) -> None:
+        """A store that fails an operator is still asked by the next login."""
+        asked = self.cache.inquire("ann")
+        self.source.fail(MappingError("store down"))
+        self.failureResultOf(asked, MappingError)
+        self.assertEqual(self.cache.entries, 0)
+
+    def test_inquiryFindsWhatALookupWould(self) -> None:
+        """While an answer or a failure is current in memory, that is what a login meets."""
+        self.fill("ann", "old")
+        self.breakDown("bob")
+        self.assertEqual(self.successResultOf(self.cache.inquire("ann")), "old")
+        self.failureResultOf(self.cache.inquire("bob"), MappingError)
+        self.assertEqual(len(self.source.questions), 2)
+        self.assertEqual(self.cache.hits, 0)
+
+    def test_inquiryIsBoundedAndMayBeCancelled(self) -> None:
+        """It waits no longer than a lookup, and leaves no timer when its asker does."""
+        asked = self.cache.inquire("ann")
+        self.clock.advance(5)
+        self.failureResultOf(asked, MappingError)
+        left = self.cache.inquire("bob")
+        left.cancel()
+        self.failureResultOf(left, CancelledError)
+        self.assertEqual(self.source.cancelled, ["ann", "bob"])
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+
 class InvalidationTests(CacheCase):
     """What a changed mapping makes us forget."""
 

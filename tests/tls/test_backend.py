@@ -1,16 +1,21 @@
 """Tests for `mailproxy.tls.backend`."""
 
 import datetime
+import gc
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import trustme
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 from OpenSSL import SSL
-from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
+from OpenSSL.crypto import X509
+from twisted.internet.interfaces import IOpenSSLClientConnectionCreator, ISystemHandle
 from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from mailproxy.config.model import Destination
@@ -39,6 +44,12 @@ def fingerprint(certificate: trustme.LeafCert) -> bytes:
     )
 
 
+def reusedByOpenSSL(connection: SSL.Connection) -> bool:
+    """What OpenSSL itself says of a connection's session."""
+    private = vars(connection)["_ssl"]
+    return bool(vars(SSL)["_lib"].SSL_session_reused(private))
+
+
 def backendTLS(
     name: str = "mail.example.com",
     pin: bytes | None = None,
@@ -56,6 +67,41 @@ def backendTLS(
 def server(*configure: Configure, certificate: trustme.LeafCert = leaf) -> OtherEnd:
     """A backend with a certificate."""
     return OtherEnd(certificate.configure_cert, *configure)
+
+
+ALTERNATIVE_NAMES = x509.ObjectIdentifier("2.5.29.17")
+
+
+def raiser(error: Exception) -> Callable[[object], None]:
+    """A check that always raises this."""
+
+    def check(_: object) -> None:
+        raise error
+
+    return check
+
+
+def selfSigned(extension: x509.ExtensionType) -> x509.Certificate:
+    """A certificate with an extension that no honest authority signs."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    pair = KeyPair.generate("evil.example").certificate
+    builder = x509.CertificateBuilder(pair.issuer, pair.subject, key.public_key(), 1)
+    lasting = builder.not_valid_before(pair.not_valid_before_utc).not_valid_after(
+        pair.not_valid_after_utc
+    )
+    return lasting.add_extension(extension, critical=False).sign(key, SHA256())
+
+
+@implementer(ISystemHandle)
+class Running:
+    """A transport that has not yet noticed that its handshake failed."""
+
+    def __init__(self, connection: SSL.Connection) -> None:
+        self.connection = connection
+
+    def getHandle(self) -> SSL.Connection:
+        """Give the connection, as TLS transports do."""
+        return self.connection
 
 
 class BackendCase(SynchronousTestCase):
@@ -152,7 +198,6 @@ class VerificationTests(BackendCase):
         self.assertRefused(backendTLS(trusted=None), server())
         path = Path(self.mktemp())
         path.write_bytes(authority.cert_pem.bytes())
-        self.patch(os, "environ", os.environ)
         before = os.environ.get("SSL_CERT_FILE")
         os.environ["SSL_CERT_FILE"] = str(path)
         self.addCleanup(self.restore, before)
@@ -198,17 +243,27 @@ class VerificationTests(BackendCase):
             )
 
     def test_hostileNamesAreEscaped(self) -> None:
-        """What a stranger's certificate holds does not reach the log as it is, nor at length."""
-        other = KeyPair.generate("evil.example")
-        hostile = x509.DNSName._init_without_validation if False else None
-        self.assertIsNone(hostile)
-        text = self.assertRefused(
-            backendTLS(),
-            server(certificate=authority.issue_cert(*(f"h{n}.example" for n in range(9)))),
-        )
+        """What a certificate holds reaches the log neither as it is nor at full length."""
+        names = ["evil\r\n\x1b[2J.example", "x" * 5000, *(f"h{n}.example" for n in range(9))]
+        certificate = selfSigned(x509.SubjectAlternativeName([x509.DNSName(n) for n in names]))
+        error = self.assertRaises(CertificateRefused, backendTLS().judge, certificate)
+        text = describe(error)
+        self.assertTrue(text.isprintable() and text.isascii())
         self.assertIn("and more", text)
-        self.assertNotIn("h8.example", text)
-        self.assertEqual(other.chain, ())
+        self.assertLess(len(text), 400)
+
+    def test_unusableNamesAreRefused(self) -> None:
+        """A certificate whose names no host can have is refused with a reason."""
+        certificate = selfSigned(x509.SubjectAlternativeName([x509.DNSName("*.*.example.com")]))
+        error = self.assertRaises(CertificateRefused, backendTLS().judge, certificate)
+        self.assertIn("its names cannot be used", describe(error))
+
+    def test_aCertificateThatCannotBeReadIsRefused(self) -> None:
+        """What cryptography cannot parse ends the handshake as any refusal does."""
+        for error in (ValueError("parse error"), x509.DuplicateExtension("", ALTERNATIVE_NAMES)):
+            creator = backendTLS()
+            self.patch(creator, "judge", raiser(error))
+            self.assertIn("it cannot be read", self.assertRefused(creator, server()))
 
 
 class PresentationTests(BackendCase):
@@ -239,10 +294,14 @@ class PresentationTests(BackendCase):
 
     def test_aStrangerSeesNoClientCertificate(self) -> None:
         """A backend with the wrong certificate does not learn who we are."""
-        flags = SSL.VERIFY_PEER
-        seen: list[object] = []
+        seen: list[X509] = []
+
+        def see(_: SSL.Connection, certificate: X509, *details: int) -> bool:
+            seen.append(certificate)
+            return True
+
         other = server(
-            lambda context: context.set_verify(flags, lambda *details: bool(seen.append(details))),
+            lambda context: context.set_verify(SSL.VERIFY_PEER, see),
             certificate=strangers.issue_cert("mail.example.com"),
         )
         pair = KeyPair.generate("proxy.example.com")
@@ -305,7 +364,7 @@ class ResumptionTests(BackendCase):
             for _ in range(2):
                 again = self.assertAccepted(creator, other)
                 self.assertTrue(creator.resumed(again.client.tls))
-                self.assertTrue(SSL._lib.SSL_session_reused(again.client.connection._ssl))
+                self.assertTrue(reusedByOpenSSL(again.client.connection))
                 creator.remember(again.client.tls)
 
     def test_whatIsNotRememberedIsNotResumed(self) -> None:
@@ -345,12 +404,26 @@ class ResumptionTests(BackendCase):
             self.assertEqual(conversation.client.application.received, b"")
             self.assertEqual(conversation.server.application.received, b"")
             self.assertFalse(conversation.client.application.shaken)
+            creator._session = None
+            creator.remember(Running(conversation.client.connection))
+            self.assertIsNone(creator._session)
 
     def refuse(self, certificate: x509.Certificate | None) -> None:
         """Refuse what was accepted before; it is the same certificate."""
         assert certificate is not None
         self.assertEqual(certificate.fingerprint(SHA256()), fingerprint(leaf))
         raise CertificateRefused("not any more")
+
+    def test_aBrokenConnectionCostsAFullHandshakeAtMost(self) -> None:
+        """When the connection that gave the session is cut, the next one works all the same."""
+        creator, other = backendTLS(), server()
+        first = self.assertAccepted(creator, other)
+        creator.remember(first.client.tls)
+        first.client.lose()
+        first.server.lose()
+        del first
+        gc.collect()
+        self.assertAccepted(creator, other)
 
     def test_onlyTLSConnectionsAreRemembered(self) -> None:
         """A transport without TLS, or one that is gone, is passed over."""
@@ -419,7 +492,10 @@ class ConfigurationTests(SynchronousTestCase):
         options = BackendOptions.fromConfig(destination, protocols(), [root(authority)])
         self.assertEqual(options.pin, b"\xab" * 32)
         self.assertTrue(options.allowInvalid)
-        self.assertEqual(options.clientCertificate, KeyPair.load(path, path))
+        assert options.clientCertificate is not None
+        self.assertEqual(
+            options.clientCertificate.certificate, KeyPair.load(path, path).certificate
+        )
         self.assertEqual(options.authorities, (root(authority),))
 
     def test_anUnreadableClientCertificateIsNamed(self) -> None:

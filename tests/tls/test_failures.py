@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from mailproxy.errors import PeerGone
 from mailproxy.tls.failures import CertificateRefused, describe, quoted
 from tests.tls.handshake import Conversation, OtherEnd, only
-from tests.tls.test_backend import authority, backendTLS, leaf, server
+from tests.tls.test_backend import backendTLS, server
 
 CLOSED = "the peer closed the connection"
 
@@ -100,4 +100,3 @@ class DescriptionTests(SynchronousTestCase):
         """What was to be sent does not stand in the line."""
         text = self.lostBy(backendTLS(trusted=None), server())
         self.assertNotIn("from client", text)
-        self.assertIsNotNone((authority, leaf))

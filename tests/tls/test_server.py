@@ -96,6 +96,16 @@ class ChoiceTests(ServerCase):
         self.assertEqual(self.shown(server, b"example.org"), "example.org")
         self.assertEqual(self.shown(server, b"a.host.example.org"), "other.example")
 
+    def test_aWildcardGoesBeforeAParent(self) -> None:
+        """Of two entries for a host the wildcard is the closer one."""
+        entries = {
+            "parent": self.entryFor("example.org", ["example.net"]),
+            "wild": self.entryFor("*.example.net"),
+        }
+        server = ServerTLS(entries, protocols())
+        self.assertEqual(self.shown(server, b"host.example.net"), "*.example.net")
+        self.assertEqual(self.shown(server, b"example.net"), "example.org")
+
     def test_theDefaultServesTheRest(self) -> None:
         """Other names, and clients that name none, get the default, also if it is not the first."""
         server = self.serving("mail.example.com", "other.example", default="other.example")
@@ -219,6 +229,8 @@ class TermsTests(ServerCase):
     def test_oldVersionsAreRefused(self) -> None:
         """By default TLS 1.2 is the oldest; with `min_version` 1.3 that is refused as well."""
         older = only(SSL.TLS1_1_VERSION), suites(b"ALL:@SECLEVEL=0")
+        willing = OtherEnd(leaves["mail.example.com"].configure_cert, *older)
+        self.assertTrue(Conversation(OtherEnd(*older), willing).agreed)
         self.assertIsNone(self.cipher(self.server(), *older))
         self.assertIsNotNone(self.cipher(self.server(), only(SSL.TLS1_2_VERSION)))
         self.assertIsNone(self.cipher(self.server(version="1.3"), only(SSL.TLS1_2_VERSION)))

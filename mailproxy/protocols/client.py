@@ -1,0 +1,165 @@
+"""Our conversation with a backend, without any protocol's words, up to its answer to the login.
+
+The order of steps and what goes wrong at each are written here once. Must not know the name of any
+protocol, nor why this backend was chosen.
+"""
+
+from abc import abstractmethod
+from collections.abc import Coroutine
+from typing import Any, ClassVar
+
+import attrs
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IAddress, IConnector, IReactorTime
+from twisted.internet.protocol import ClientFactory
+from twisted.python.failure import Failure
+
+from mailproxy.errors import BackendFailed, PeerGone, ProtocolError, Stage
+from mailproxy.origin import Origin
+from mailproxy.protocols.base import AuthResult, Challenge
+from mailproxy.sasl import Credentials
+from mailproxy.stream import Stream
+from mailproxy.tls import BackendTLS, describe
+
+
+@attrs.frozen
+class ClientSettings:
+    """How a destination's endpoint is to be spoken to.
+
+    :ivar context: makes TLS, at once or by STARTTLS; None for a plain endpoint.
+    :ivar startTLS: whether TLS comes by STARTTLS.
+    :ivar cleartext: whether secrets may be sent without TLS.
+    :ivar introduces: whether the backend is told in the dialogue who the client is.
+    """
+
+    context: BackendTLS | None
+    startTLS: bool
+    cleartext: bool
+    introduces: bool
+
+
+class ProxyClient(Stream):
+    """Our side of the conversation with a backend: as the client that it will believe us to be.
+
+    A protocol gives the words: each method that is abstract here.
+    """
+
+    settings: ClientSettings
+    origin: Origin
+
+    # A protocol's words
+
+    @abstractmethod
+    async def readGreeting(self) -> None:
+        """Read what the backend says first; a temporary refusal is a BackendFailed."""
+
+    @abstractmethod
+    async def requestTLS(self) -> None:
+        """Make sure that STARTTLS is offered, and have it accepted."""
+
+    @abstractmethod
+    async def readCapabilities(self) -> None:
+        """Learn what the backend can do, unless it has said so since the last TLS handshake."""
+
+    @abstractmethod
+    async def introduce(self) -> None:
+        """Tell who the client is, as far as the backend wants to know and the settings allow."""
+
+    @abstractmethod
+    async def replay(self, credentials: Credentials, challenge: Challenge) -> AuthResult:
+        """Send the login and read the answer, challenges passed on."""
+
+    # The order of things
+
+    async def prepare(self) -> None:
+        """Bring the backend to where a login is next.
+
+        :raises BackendFailed: when it cannot be used; another attempt may help.
+        """
+        await self._step(Stage.GREETING, self.readGreeting())
+        if self.settings.startTLS:
+            await self._step(Stage.PREPARE, self.requestTLS())
+            if self.unread:
+                # Whoever put them there wants them to be taken for the backend's own words.
+                raise BackendFailed(Stage.PREPARE, "bytes before the TLS handshake")
+            await self.secureWith(self.settings.context)
+        self._assertPrivate()
+        await self._step(Stage.PREPARE, self._makeReady())
+
+    async def _makeReady(self) -> None:
+        await self.readCapabilities()
+        await self.introduce()
+
+    async def secureWith(self, context: BackendTLS | None) -> None:
+        """Start TLS towards the backend.
+
+        :raises BackendFailed: when the handshake fails, with its reason.
+        """
+        assert context is not None
+        try:
+            await self.startTLS(context)
+        except PeerGone as gone:
+            detail = describe(gone.__cause__ or gone)
+            raise BackendFailed(Stage.TLS, detail, retry=True) from gone
+
+    async def login(self, credentials: Credentials, challenge: Challenge) -> AuthResult:
+        """Replay a login.
+
+        :param challenge: asks the client what the backend asks us.
+        :raises BackendFailed: when the backend does not answer it; never to be tried again.
+        """
+        self._assertPrivate()
+        try:
+            return await self.replay(credentials, challenge)
+        except (PeerGone, ProtocolError) as error:
+            raise BackendFailed(Stage.LOGIN, str(error)) from error
+
+    def _assertPrivate(self) -> None:
+        """No secret is written to a leg that may be listened to."""
+        if not (self.secure or self.settings.cleartext):
+            raise BackendFailed(Stage.PREPARE, "the leg is not private")
+
+    async def _step(self, stage: Stage, work: Coroutine[Any, Any, None]) -> None:
+        """Translate what goes wrong before the login."""
+        try:
+            await work
+        except (PeerGone, ProtocolError) as error:
+            raise BackendFailed(stage, str(error), retry=True) from error
+
+
+class ProxyClientFactory(ClientFactory):
+    """Makes the client side of a protocol for one connection.
+
+    :cvar conversation: the protocol's class.
+    :ivar connected: fires with the conversation once its transport is there, or fails with the
+        reactor's reason; cancelling it gives the connection up.
+    """
+
+    noisy = False
+    conversation: ClassVar[type[ProxyClient]]
+    _connector: IConnector | None = None
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self._clock = clock
+        self._over = False
+        self.connected: Deferred[ProxyClient] = Deferred(self._giveUp)
+
+    def startedConnecting(self, connector: IConnector) -> None:
+        """Know what to stop."""
+        self._connector = connector
+
+    def _giveUp(self, _: Deferred[ProxyClient]) -> None:
+        self._over = True
+        if self._connector is not None:
+            self._connector.disconnect()
+
+    def buildProtocol(self, addr: IAddress | None) -> ProxyClient:
+        """Make the conversation; it is handed over once its transport is there."""
+        client = self.conversation(self._clock)
+        client.whenMade = lambda: self.connected.callback(client)
+        return client
+
+    def clientConnectionFailed(self, connector: IConnector, reason: Failure) -> None:
+        """Hear that no connection could be made."""
+        if not self._over:
+            self.connected.errback(reason)

@@ -1,0 +1,348 @@
+"""Our conversation with a client, without any protocol's words, up to its login.
+
+The order of steps, the limits, what may be said in the clear and how SASL goes are written here
+once. Must not know the name of any protocol, nor accounts, destinations or the other leg.
+"""
+
+from abc import abstractmethod
+from base64 import b64encode
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, ClassVar, TypeVar
+
+import attrs
+from twisted.internet.interfaces import IAddress, IReactorTime
+from twisted.internet.protocol import Factory, connectionDone
+from twisted.python.failure import Failure
+
+from mailproxy import sasl
+from mailproxy.config.model import Capabilities
+from mailproxy.errors import LimitExceeded, PeerGone, ProtocolError, Refusal
+from mailproxy.origin import Address, Fields, Origin
+from mailproxy.protocols.base import AuthResult, Command, Dismissed, Login, Verdict
+from mailproxy.sasl import Credentials, EmptyCredentials, Mechanism, SASLError
+from mailproxy.stream import Creator, Stream
+
+MAX_MISTAKES = 20
+"""Commands that make no sense before a client is sent away."""
+
+
+class Cancelled(SASLError):
+    """The client has cancelled a SASL exchange with `*`."""
+
+
+@attrs.frozen
+class Promises:
+    """What an operator lets us promise before any backend is known.
+
+    :ivar mechanisms: offered SASL mechanisms, in order.
+    :ivar cleartext: whether secrets may come over an unencrypted leg.
+    :ivar capabilities: the words that the protocol's own list begins with.
+    :ivar banner: text of the greeting.
+    """
+
+    mechanisms: tuple[Mechanism, ...]
+    cleartext: bool
+    capabilities: tuple[bytes, ...]
+    banner: bytes
+
+
+@attrs.frozen
+class ServerSettings:
+    """What holds for the clients of one listener.
+
+    :ivar maxAttempts: failed logins before we close.
+    :ivar context: makes TLS for STARTTLS; None where it is not offered.
+    :ivar trusts: whether a peer at this address is believed when it speaks for its client.
+    """
+
+    promises: Promises
+    maxAttempts: int
+    context: Creator | None
+    trusts: Callable[[Address], bool]
+
+
+S = TypeVar("S", bound="ProxyServer")
+Verb = Callable[[S, Command], Awaitable[Login | None]]
+"""Serves one command; a `Login` ends the dialogue."""
+
+
+class ProxyServer(Stream):
+    """Our side of the conversation with a client, until it has logged in.
+
+    A protocol gives `verbs` and the words: each method that is abstract here.
+    """
+
+    verbs: ClassVar[Mapping[bytes, Verb[Any]]]
+    settings: ServerSettings
+    origin: Origin
+
+    def __init__(self, clock: IReactorTime, house: "ProxyServerFactory | None" = None) -> None:
+        super().__init__(clock)
+        self._house = house
+        self.failures = self.mistakes = 0
+
+    def connectionMade(self) -> None:
+        """Report to the factory that lets us in."""
+        super().connectionMade()
+        if self._house is not None:
+            self._house.opened(self)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Make room for the next one."""
+        if self._house is not None:
+            self._house.closed(self)
+        super().connectionLost(reason)
+
+    # A protocol's words
+
+    @abstractmethod
+    def greeting(self) -> bytes:
+        """What we say first, with its line end."""
+
+    @abstractmethod
+    async def readCommand(self) -> Command:
+        """Read one command; a malformed one is a ProtocolError after which reading can go on."""
+
+    @abstractmethod
+    async def continuation(self, challenge: bytes) -> bytes:
+        """Send a SASL challenge and read the answer; both in base64 already."""
+
+    @abstractmethod
+    def refuse(self, command: Command, refusal: Refusal) -> None:
+        """Answer a command with a refusal."""
+
+    @abstractmethod
+    def mistake(self, command: Command | None) -> None:
+        """Answer what is no command, or none that we serve before a login."""
+
+    @abstractmethod
+    def upgrade(self, command: Command) -> None:
+        """Answer STARTTLS with what sends the client into the handshake."""
+
+    @abstractmethod
+    def answer(self, command: Command, result: AuthResult) -> None:
+        """Pass a backend's answer on."""
+
+    @abstractmethod
+    def dismiss(self, refusal: Refusal) -> None:
+        """Say why we close."""
+
+    def forget(self) -> None:
+        """Forget what the client said before TLS."""
+
+    # The order of things
+
+    @property
+    def offered(self) -> tuple[Mechanism, ...]:
+        """The SASL mechanisms that may be used now, in order."""
+        return self.settings.promises.mechanisms if self.private else ()
+
+    @property
+    def private(self) -> bool:
+        """Whether a secret may be sent to us now."""
+        return self.secure or self.settings.promises.cleartext
+
+    def greet(self) -> None:
+        """Open the conversation."""
+        self.send(self.greeting())
+
+    async def nextLogin(self) -> Login:
+        """Talk until the client has sent a whole login.
+
+        :raises Dismissed: when the conversation is over.
+        :raises PeerGone: when the client leaves.
+        """
+        while True:
+            try:
+                login = await self._serve(await self.readCommand())
+            except LimitExceeded:
+                raise Dismissed(Refusal.TOO_BIG) from None
+            except ProtocolError:
+                self._countMistake(None)
+                continue
+            if login is not None:
+                return login
+
+    async def _serve(self, command: Command) -> Login | None:
+        """Serve one command; what is no login goes on in the dialogue."""
+        verb = self.verbs.get(command.verb)
+        try:
+            if verb is not None:
+                return await verb(self, command)
+        except Cancelled:
+            self.refuse(command, Refusal.CANCELLED)
+            self._strike()
+            return None
+        except SASLError as error:
+            empty = isinstance(error, EmptyCredentials)
+            self.fail(command, Refusal.AUTHENTICATION if empty else Refusal.ENCODING)
+            return None
+        except LimitExceeded:
+            raise
+        except ProtocolError:
+            pass
+        self._countMistake(command)
+        return None
+
+    def _countMistake(self, command: Command | None) -> None:
+        self.mistake(command)
+        self._strike()
+
+    def _strike(self) -> None:
+        self.mistakes += 1
+        if self.mistakes >= MAX_MISTAKES:
+            raise Dismissed(Refusal.TOO_MANY)
+
+    def fail(self, command: Command, refusal: Refusal) -> None:
+        """Refuse an attempt to log in, and count it.
+
+        :raises Dismissed: when it was the last one.
+        """
+        self.refuse(command, refusal)
+        self._countFailure()
+
+    def _countFailure(self) -> None:
+        self.failures += 1
+        if self.failures >= self.settings.maxAttempts:
+            raise Dismissed(Refusal.TOO_MANY)
+
+    def accept(self, login: Login, result: AuthResult) -> None:
+        """Tell the client that it is in, in its backend's words."""
+        self.answer(login.command, result)
+
+    def reject(self, login: Login, result: AuthResult, *, hide: bool) -> None:
+        """Tell the client that its backend refuses, in the backend's words or in ours.
+
+        :raises Dismissed: when it was the last attempt.
+        """
+        if hide:
+            temporary = result.verdict is Verdict.TEMPORARY
+            self.refuse(login.command, Refusal.UNAVAILABLE if temporary else Refusal.AUTHENTICATION)
+        else:
+            self.answer(login.command, result)
+        self._countFailure()
+
+    # Verbs that all protocols share
+
+    async def startTLSVerb(self, command: Command) -> None:
+        """Serve STARTTLS: nothing that was said before it counts any more."""
+        context = self.settings.context
+        if context is None or self.secure:
+            self._countMistake(command)
+            return
+        self.upgrade(command)
+        await self.startTLS(context)
+        self.origin = attrs.evolve(self.origin, secure=True, description=())
+        self.forget()
+
+    async def authenticate(
+        self, command: Command, mechanism: bytes, initial: bytes | None
+    ) -> Login | None:
+        """Serve a SASL exchange.
+
+        :param initial: the initial response in base64, `=` for an empty one; None when absent.
+        """
+        offered = {each.value: each for each in self.settings.promises.mechanisms}
+        chosen = offered.get(mechanism.upper())
+        if chosen is None:
+            self.fail(command, Refusal.MECHANISM)
+            return None
+        if not self.private:
+            self.fail(command, Refusal.PRIVACY)
+            return None
+        first = None if initial is None else sasl.initialResponse(initial)
+        if chosen is Mechanism.LOGIN:
+            credentials = await self._loginExchange(first)
+        else:
+            message = await self.challenge(b"") if first is None else first
+            credentials = sasl.decode(chosen, message)
+        return Login(command, credentials)
+
+    async def _loginExchange(self, user: bytes | None) -> Credentials:
+        """Ask for name and password as the LOGIN mechanism does."""
+        if user is None:
+            user = await self.challenge(b"Username:")
+        return sasl.fromPassword(user, await self.challenge(b"Password:"))
+
+    async def challenge(self, message: bytes) -> bytes:
+        """Put a SASL challenge to the client.
+
+        :raises Cancelled: when it answers `*`.
+        :raises SASLError: when the answer is not base64.
+        """
+        answer = await self.continuation(b64encode(message))
+        if answer == b"*":
+            raise Cancelled("cancelled")
+        return sasl.unbase64(answer)
+
+    async def relay(self, message: bytes) -> bytes | None:
+        """Put a backend's challenge to the client; None when the client cancels or errs.
+
+        :raises Dismissed: when the client leaves or sends too much.
+        """
+        try:
+            return await self.challenge(message)
+        except SASLError:
+            return None
+        except LimitExceeded:
+            raise Dismissed(Refusal.TOO_BIG) from None
+        except PeerGone as gone:
+            raise Dismissed(None) from gone
+
+    def logInWithPassword(self, command: Command, user: bytes, password: bytes) -> Login | None:
+        """Serve a login that the protocol's own command carries."""
+        if not self.private:
+            self.fail(command, Refusal.PRIVACY)
+            return None
+        return Login(command, sasl.fromPassword(user, password))
+
+    def describe(self, fields: Fields) -> None:
+        """Take what a client, or a trusted peer for it, says of itself.
+
+        Trust goes by the address that we believe so far: a client behind a trusted peer's PROXY
+        header is no trusted peer.
+        """
+        if self.settings.trusts(self.origin.client):
+            self.origin = self.origin.forwarded(fields)
+        self.origin = self.origin.described(fields)
+
+
+class ProxyServerFactory(Factory):
+    """Makes the server side of a protocol for each connection that is let in.
+
+    :cvar conversation: the protocol's class.
+    :ivar limit: how many connections may be open; a further one is closed at once.
+    :ivar connections: those that are open.
+    :ivar turnedAway: how many have been closed for the limit.
+    """
+
+    noisy = False
+    conversation: ClassVar[type[ProxyServer]]
+
+    def __init__(
+        self, clock: IReactorTime, limit: int, accepted: Callable[[ProxyServer], None]
+    ) -> None:
+        self._clock, self.limit, self._accepted = clock, limit, accepted
+        self.connections: set[ProxyServer] = set()
+        self.turnedAway = 0
+
+    @classmethod
+    @abstractmethod
+    def promises(cls, capabilities: Capabilities) -> Promises:
+        """Read the protocol's own table of the configuration."""
+
+    def buildProtocol(self, addr: IAddress | None) -> ProxyServer | None:
+        """Let a connection in, or close it."""
+        if len(self.connections) >= self.limit:
+            self.turnedAway += 1
+            return None
+        return self.conversation(self._clock, self)
+
+    def opened(self, server: ProxyServer) -> None:
+        """Hear from a connection that it is there."""
+        self.connections.add(server)
+        self._accepted(server)
+
+    def closed(self, server: ProxyServer) -> None:
+        """Hear from a connection that it is gone."""
+        self.connections.discard(server)

@@ -1,0 +1,279 @@
+"""The proxy as a whole: what holds now, what lives on, and how it stops.
+
+A `Runtime` is made of one configuration and replaced as a whole; registry, health, cache and
+counters outlive it. Knows how the parts fit together; must not know which classes serve a protocol
+or a store: those are handed in.
+"""
+
+import socket
+from collections.abc import Mapping
+
+import attrs
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import LoopingCall
+
+from mailproxy.config.model import Config, Destination, Endpoint, Forwarding, Normalize, TLSMode
+from mailproxy.dial import Dialer, DialReactor, Target
+from mailproxy.health import Health, HealthSettings
+from mailproxy.identity import IdentityRules
+from mailproxy.listener import Listener, Terms, trust
+from mailproxy.logs import Logger
+from mailproxy.mapping.cache import CacheSettings, MappingCache
+from mailproxy.mapping.interfaces import IMappingSource
+from mailproxy.metrics import Metrics, Snapshot
+from mailproxy.origin import Address
+from mailproxy.protocols.client import ClientSettings, ProxyClientFactory
+from mailproxy.protocols.server import ProxyServerFactory, ServerSettings
+from mailproxy.registry import Registry
+from mailproxy.routing import Router
+from mailproxy.session import Resources
+from mailproxy.tls import BackendOptions, BackendTLS, ServerTLS
+from mailproxy.waiting import pause
+
+REPORT_INTERVAL = 60.0
+"""Seconds between two lines of counts in the log."""
+
+FLUSH_PATIENCE = 2.0
+"""Seconds that the last words of closed sessions have to leave before the process ends."""
+
+
+@attrs.frozen
+class Conversations:
+    """A protocol's two factories."""
+
+    server: type[ProxyServerFactory]
+    client: type[ProxyClientFactory]
+
+
+@attrs.frozen
+class Runtime:
+    """What holds for sessions that begin now.
+
+    :ivar terms: for each listener's new clients, by its name.
+    """
+
+    config: Config
+    source: IMappingSource
+    rules: IdentityRules
+    router: Router
+    terms: Mapping[str, Terms]
+    certificates: ServerTLS
+
+
+class Proxy(Service):
+    """Owns the listeners and all that sessions share.
+
+    :ivar runtime: what holds now.
+    :ivar bound: the addresses that we listen on; filled as the sockets are bound.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        reactor: DialReactor,
+        protocols: Mapping[str, Conversations],
+        config: Config,
+        source: IMappingSource,
+    ) -> None:
+        self._reactor: DialReactor = reactor
+        self.clock = IReactorTime(reactor)
+        self._protocols = protocols
+        self.registry = Registry(self.clock)
+        self.health = Health(self.clock, _healthSettings(config))
+        self.cache = MappingCache(source, self.clock, _cacheSettings(config))
+        self.metrics = Metrics(self._snapshot)
+        self.bound: set[Address] = set()
+        self.runtime = self._makeRuntime(config, source)
+        self.listeners = [self._makeListener(name) for name in config.listener]
+        self._reports = LoopingCall(self._report)
+        self._reports.clock = self.clock
+
+    # What is made of a configuration
+
+    def _makeRuntime(self, config: Config, source: IMappingSource) -> Runtime:
+        rules = IdentityRules(
+            separators=config.routing.master_user_separators,
+            lowercase=config.mapping.normalize is Normalize.LOWERCASE,
+            claim=config.oauth.jwt_username_claim,
+        )
+        router = Router(
+            self.cache,
+            config.destination,
+            config.routing.default_destination,
+            config.mapping.on_error,
+        )
+        certificates = ServerTLS(config.tls.certificate, config.tls.protocols)
+        resources = self._makeResources(config, rules, router)
+        terms = {
+            name: self._makeTerms(config, name, resources, certificates) for name in config.listener
+        }
+        return Runtime(config, source, rules, router, terms, certificates)
+
+    def _makeResources(self, config: Config, rules: IdentityRules, router: Router) -> Resources:
+        server = config.server
+        return Resources(
+            clock=self.clock,
+            rules=rules,
+            router=router,
+            dialer=Dialer(
+                self._reactor,
+                self.health,
+                self.isOurs,
+                server.backend_timeout,
+                server.backend_connect_retries,
+            ),
+            targets={
+                (name, protocol): self._makeTarget(config, name, protocol)
+                for name, destination in config.destination.items()
+                for protocol in destination.protocol
+                if protocol in self._protocols
+            },
+            registry=self.registry,
+            metrics=self.metrics,
+            authTimeout=server.backend_auth_timeout,
+            bridgeIdle=server.bridge_idle,
+        )
+
+    def _makeTarget(self, config: Config, name: str, protocol: str) -> Target:
+        destination = config.destination[name]
+        endpoint = destination.protocol[protocol]
+        return Target(
+            destination=name,
+            host=destination.host,
+            port=endpoint.port,
+            settings=_clientSettings(config, destination, endpoint, protocol),
+            factory=self._protocols[protocol].client,
+            header=destination.forwardingFor(protocol) is Forwarding.PROXY,
+            sources=Target.inTurn([str(address) for address in destination.source_ips]),
+            hideAuthErrors=destination.hide_auth_errors,
+        )
+
+    def _makeTerms(
+        self, config: Config, name: str, resources: Resources, certificates: ServerTLS
+    ) -> Terms:
+        listener = config.listener[name]
+        factory = self._protocols[listener.protocol].server
+        settings = ServerSettings(
+            promises=factory.promises(config.capabilities),
+            maxAttempts=listener.max_auth_attempts,
+            context=certificates if listener.tls is TLSMode.STARTTLS else None,
+            trusts=trust(listener.proxy_trusted),
+        )
+        implicit = certificates if listener.tls is TLSMode.IMPLICIT else None
+        return Terms(settings, resources, implicit, config.server.proxy_ttl)
+
+    def _makeListener(self, name: str) -> Listener:
+        config = self.runtime.config.listener[name]
+        factory = self._protocols[config.protocol].server
+        return Listener(name, config, factory, lambda: self.runtime.terms[name], self.clock)
+
+    # Loops
+
+    def isOurs(self, address: Address) -> bool:
+        """Whether a connection to this address would come back to us."""
+        if address in self.bound:
+            return True
+        wildcard = Address("::" if ":" in address.host else "0.0.0.0", address.port)
+        return wildcard in self.bound and _isLocal(address)
+
+    # Counts
+
+    def _snapshot(self) -> Snapshot:
+        report = self.health.report(self.runtime.config.destination)
+        expiries = self.runtime.certificates.expiries
+        return Snapshot(
+            active=self.registry.countBy(),
+            cacheHits=self.cache.hits,
+            cacheMisses=self.cache.misses,
+            cacheEntries=self.cache.entries,
+            down={each.destination: each.down for each in report},
+            certificateExpiry={name: expires.timestamp() for name, expires in expiries.items()},
+        )
+
+    def _report(self) -> None:
+        now = self._snapshot()
+        self.log.info(
+            "{active} sessions, {hits} lookups from memory, {misses} from the store, {entries} "
+            "entries, down: {down}",
+            active=self.registry.count(),
+            hits=now.cacheHits,
+            misses=now.cacheMisses,
+            entries=now.cacheEntries,
+            down=", ".join(name for name, down in now.down.items() if down) or "none",
+        )
+
+    # Life
+
+    def startService(self) -> None:
+        """Begin to report."""
+        super().startService()
+        self._reports.start(REPORT_INTERVAL, now=False)
+
+    def stopService(self) -> Deferred[None]:
+        """End the sessions, each in its time; the listeners are stopped beside us."""
+        super().stopService()
+        self._reports.stop()
+        return Deferred.fromCoroutine(self._drain())
+
+    async def _drain(self) -> None:
+        """Let bridges end within the grace time; who has not logged in is sent away at once."""
+        for session in self.registry.find():
+            session.shutDown(bridged=False)
+        deadline = self.clock.seconds() + self.runtime.config.server.shutdown_grace
+        while self.registry.count() and self.clock.seconds() < deadline:
+            await pause(self.clock, 0.05)
+        for session in self.registry.find():
+            session.shutDown(bridged=True)
+        deadline = self.clock.seconds() + FLUSH_PATIENCE
+        while self._connected and self.clock.seconds() < deadline:
+            await pause(self.clock, 0.05)
+
+    @property
+    def _connected(self) -> bool:
+        return any(listener.factory.connections for listener in self.listeners)
+
+
+def _clientSettings(
+    config: Config, destination: Destination, endpoint: Endpoint, protocol: str
+) -> ClientSettings:
+    """Say how an endpoint is to be spoken to; its TLS context is built here, once."""
+    context = None
+    if endpoint.tls is not TLSMode.PLAIN:
+        context = BackendTLS(BackendOptions.fromConfig(destination, config.tls.protocols))
+    return ClientSettings(
+        context=context,
+        startTLS=endpoint.tls is TLSMode.STARTTLS,
+        cleartext=destination.allow_plaintext_auth,
+        introduces=destination.forwardingFor(protocol) is Forwarding.XCLIENT,
+    )
+
+
+def _healthSettings(config: Config) -> HealthSettings:
+    server = config.server
+    return HealthSettings(
+        server.host_down_threshold, server.host_down_min_clients, server.host_down_cooldown
+    )
+
+
+def _cacheSettings(config: Config) -> CacheSettings:
+    mapping = config.mapping
+    return CacheSettings(
+        positiveTTL=mapping.positive_ttl,
+        negativeTTL=mapping.negative_ttl,
+        maxEntries=mapping.cache_max_entries,
+        lookupTimeout=mapping.lookup_timeout,
+    )
+
+
+def _isLocal(address: Address) -> bool:
+    """Whether an address is this machine's: only then a socket can be bound to it."""
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind((address.host, 0))
+        except OSError:
+            return False
+    return True

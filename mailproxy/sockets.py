@@ -1,0 +1,130 @@
+"""Listening sockets: bound while we may still say what is wrong, opened when the service starts.
+
+Knows addresses and endpoint strings; must not know what is served on them.
+"""
+
+import os
+import socket
+from collections.abc import Callable, Iterable
+from typing import cast
+
+from twisted.application.service import Service
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
+from twisted.internet.endpoints import AdoptedStreamServerEndpoint, serverFromString
+from twisted.internet.interfaces import (
+    IListeningPort,
+    IProtocolFactory,
+    IReactorCore,
+    IReactorSocket,
+    IStreamServerEndpoint,
+)
+from twisted.python.failure import Failure
+
+from mailproxy.config.bind import Bind, SocketAddress
+from mailproxy.errors import ConfigError
+from mailproxy.origin import Address
+
+BACKLOG = 4096
+"""Connections that may wait to be accepted; the kernel has a limit of its own."""
+
+
+class SocketReactor(IReactorSocket, IReactorCore):
+    """What listening needs of a reactor."""
+
+
+class Door(Service):
+    """One place to listen at, open while the service runs.
+
+    :ivar key: what the configuration calls it.
+    :ivar factory: makes the protocol of each connection; set before the service starts.
+    :ivar bound: the address that we listen on is entered here.
+    """
+
+    factory: IProtocolFactory
+
+    def __init__(self, key: str, endpoint: IStreamServerEndpoint, bound: set[Address]) -> None:
+        self.key, self._endpoint, self._bound = key, endpoint, bound
+        self._port: IListeningPort | None = None
+
+    def privilegedStartService(self) -> None:
+        """Accept connections; what cannot be opened ends the start."""
+        super().privilegedStartService()
+        failures: list[Failure] = []
+        self._endpoint.listen(self.factory).addCallbacks(self._opened, failures.append)
+        if failures:
+            raise SystemExit(f"{self.key}: {failures[0].getErrorMessage()}")
+
+    def _opened(self, port: IListeningPort) -> None:
+        self._port = port
+        host = port.getHost()
+        if isinstance(host, IPv4Address | IPv6Address):
+            self._bound.add(Address.parse(host.host, host.port))
+
+    def stopService(self) -> Deferred[None]:
+        """Accept no more."""
+        super().stopService()
+        port, self._port = self._port, None
+        if port is None:
+            return succeed(None)
+        return cast(Deferred[None], maybeDeferred(cast(Callable[[], object], port.stopListening)))
+
+
+def makeDoors(
+    reactor: SocketReactor, places: Iterable[tuple[str, Bind]], bound: set[Address]
+) -> list[Door]:
+    """Bind all addresses, so that ports below 1024 work and nothing can go wrong later.
+
+    :param places: pairs of the key to name in a message and the place.
+    :raises ConfigError: naming every place that cannot be had; then none is kept.
+    """
+    doors: list[Door] = []
+    sockets: list[socket.socket] = []
+    problems: list[str] = []
+    for key, place in places:
+        try:
+            if isinstance(place, SocketAddress):
+                sockets.append(_bind(place))
+                endpoint = _adopt(reactor, sockets[-1])
+            else:
+                endpoint = serverFromString(reactor, place.text)
+        except OSError as error:
+            problems.append(f"{key}: {_shown(place)}: {os.strerror(error.errno or 0).lower()}")
+        except (ValueError, TypeError, LookupError, ImportError) as error:
+            problems.append(f"{key}: {_shown(place)}: {error}")
+        else:
+            doors.append(Door(key, endpoint, bound))
+    if problems:
+        for each in sockets:
+            each.close()
+        raise ConfigError(problems)
+    for each in sockets:
+        each.detach()  # the endpoint closes it
+    return doors
+
+
+def _adopt(reactor: SocketReactor, bound: socket.socket) -> IStreamServerEndpoint:
+    return AdoptedStreamServerEndpoint(reactor, bound.fileno(), bound.family)
+
+
+def _shown(bind: Bind) -> str:
+    if isinstance(bind, SocketAddress):
+        return str(Address(bind.host, bind.port))
+    return bind.text
+
+
+def _bind(address: SocketAddress) -> socket.socket:
+    """Bind a TCP socket; an IPv6 one takes no IPv4, so that both can be had on one port."""
+    family = socket.AF_INET6 if address.isIPv6 else socket.AF_INET
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if address.isIPv6:
+            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        bound.bind((address.host, address.port))
+        bound.listen(BACKLOG)
+        bound.setblocking(False)
+    except OSError:
+        bound.close()
+        raise
+    return bound
