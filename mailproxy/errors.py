@@ -103,6 +103,7 @@ class Refusal(enum.Enum):
     """Why a client is not served; each protocol has its own words for each."""
 
     AUTHENTICATION = "login refused"
+    TEMPORARY = "backend asks to try later"
     UNAVAILABLE = "temporarily unavailable"
     PRIVACY = "secrets need TLS"
     MECHANISM = "mechanism not offered"

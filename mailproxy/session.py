@@ -26,7 +26,8 @@ from mailproxy.errors import (
 from mailproxy.identity import IdentityRules, redact
 from mailproxy.logs import Logger
 from mailproxy.metrics import Metrics, Outcome
-from mailproxy.protocols.base import AuthResult, Challenge, Dismissed, Login
+from mailproxy.protocols.base import AuthResult, Challenge, Command, Dismissed, Login
+from mailproxy.protocols.client import ProxyClient
 from mailproxy.protocols.server import ProxyServer
 from mailproxy.registry import ISession, Registry
 from mailproxy.routing import Router
@@ -139,19 +140,38 @@ class Session:
 
     async def _story(self, introduction: Coroutine[Any, Any, None]) -> str:
         """Lead the session from its first byte to its last; tells what ended it."""
+        backend = await self._untilAccepted(introduction)
+        resources = self._resources
+        self._bridge = Bridge(self._server, backend, resources.bridgeIdle, resources.clock)
+        return (await self._bridge.run()).value
+
+    async def _untilAccepted(self, introduction: Coroutine[Any, Any, None]) -> ProxyClient:
+        """Lead the client to a login that its backend accepts; nothing keeps the password after."""
         clock, patience, server = self._resources.clock, self._place.patience, self._server
         login = await within(clock, patience, self._firstLogin(introduction))
         while True:
-            target, result = await self._attempt(login)
+            backend, target, result = await self._attempt(login)
             if result.accepted:
-                break
+                server.accept(login, result)
+                return backend
             self._leaveBackend()
+            self._refused(result)
             server.reject(login, result, hide=target.hideAuthErrors)
             login = await within(clock, patience, server.nextLogin())
-        server.accept(login, result)
-        assert self._backend is not None
-        self._bridge = Bridge(server, self._backend.client, self._resources.bridgeIdle, clock)
-        return (await self._bridge.run()).value
+
+    def _refused(self, result: AuthResult) -> None:
+        """Note a refused login: the client is in the dialogue again, and nobody's yet."""
+        self.log.info(
+            "session {session} {protocol} from {client}: login of {identifier} {verdict} by "
+            "{destination}",
+            session=self.id,
+            protocol=self.protocol,
+            client=self.client,
+            identifier=redact(self.identifier),
+            verdict=result.verdict.value,
+            destination=self.destination,
+        )
+        self._resources.registry.routed(self, None, None)
 
     async def _firstLogin(self, introduction: Coroutine[Any, Any, None]) -> Login:
         await introduction
@@ -159,15 +179,15 @@ class Session:
         self._server.greet()
         return await self._server.nextLogin()
 
-    async def _attempt(self, login: Login) -> tuple[Target, AuthResult]:
+    async def _attempt(self, login: Login) -> tuple[ProxyClient, Target, AuthResult]:
         """Bring a login to its backend; what keeps it from there is temporary, never a refusal."""
         try:
             target = await self._route(login)
-            return target, await self._replay(target, login)
+            backend, result = await self._replay(target, login)
+            return backend, target, result
         except (BackendFailed, MappingError, InvalidIdentifier) as error:
             self._reason = str(error)
-            self._server.refuse(login.command, Refusal.UNAVAILABLE)
-            raise Dismissed(Refusal.UNAVAILABLE) from error
+            raise Dismissed(Refusal.UNAVAILABLE, login.command) from error
 
     async def _route(self, login: Login) -> Target:
         """Find out whose session it is and where that account lives.
@@ -193,7 +213,7 @@ class Session:
             raise BackendFailed(Stage.UNSUPPORTED, f"{route.destination} has no {self.protocol}")
         return target
 
-    async def _replay(self, target: Target, login: Login) -> AuthResult:
+    async def _replay(self, target: Target, login: Login) -> tuple[ProxyClient, AuthResult]:
         """Dial the backend and log in there."""
         resources, client = self._resources, self._server.origin.client.host
         backend = self._backend = await resources.dialer.open(target, self._server.origin)
@@ -210,7 +230,7 @@ class Session:
         backend.attempt.succeeded()
         if backend.client.settings.context is not None:
             backend.client.settings.context.remember(backend.client.transport)
-        return result
+        return backend.client, result
 
     def _challenge(self, target: Target, credentials: Credentials) -> Challenge:
         """Choose who answers when the backend asks once more: only a token's refusal may."""
@@ -233,7 +253,7 @@ class Session:
             self._reason = await self._story(introduction)
             outcome = Outcome.BRIDGED
         except Dismissed as dismissed:
-            outcome = self._dismiss(dismissed.refusal)
+            outcome = self._dismiss(dismissed.refusal, dismissed.command)
         except TimedOut:
             outcome = self._dismiss(Refusal.TIMEOUT)
         except CancelledError:
@@ -248,12 +268,12 @@ class Session:
         finally:
             self._finish(outcome)
 
-    def _dismiss(self, refusal: Refusal | None) -> Outcome:
+    def _dismiss(self, refusal: Refusal | None, command: Command | None = None) -> Outcome:
         """Say good-bye, where there has been a hello."""
         if refusal is not None:
             self._reason = self._reason or refusal.value
             if self._greeted:
-                self._server.dismiss(refusal)
+                self._server.dismiss(refusal, command)
         return _OUTCOMES.get(refusal, Outcome.LIMIT)
 
     def _interrupted(self) -> Outcome:
@@ -262,7 +282,7 @@ class Session:
         self._reason = outcome.value
         if self._greeted and self._bridge is None and outcome is not Outcome.CLIENT_GONE:
             stopping = outcome is Outcome.SHUTDOWN
-            self._server.dismiss(Refusal.SHUTDOWN if stopping else Refusal.UNAVAILABLE)
+            self._server.dismiss(Refusal.SHUTDOWN if stopping else Refusal.UNAVAILABLE, None)
         return outcome
 
     def _leaveBackend(self) -> None:

@@ -6,6 +6,7 @@ The only place that picks classes by name, and (with `cli`) the only one that na
 import os
 import resource
 import signal
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import FrameType
@@ -14,16 +15,16 @@ from typing import TypeVar, cast
 from twisted.application.service import IService, MultiService
 from twisted.internet import reactor as globalReactor
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorFromThreads
+from twisted.internet.interfaces import IProtocolFactory, IReactorFromThreads
 from twisted.internet.threads import deferToThread
 from twisted.python import usage
 
 from mailproxy.config import Config, load, warnings
 from mailproxy.config.bind import Bind
+from mailproxy.config.load import checkMapping
 from mailproxy.config.model import LogLevel as ConfiguredLevel
 from mailproxy.config.model import SourceKind
-from mailproxy.config.table import Table, checkTable
-from mailproxy.config.values import PASS_THROUGH
+from mailproxy.config.table import Table
 from mailproxy.control import LocalControl
 from mailproxy.demo import prepareTemporary
 from mailproxy.dial import DialReactor
@@ -53,11 +54,9 @@ class ProxyReactor(DialReactor, SocketReactor, IReactorFromThreads):
 def _fileSource(config: Config) -> IMappingSource:
     store = config.mapping.file
     assert store is not None, "loading has seen to it"
-    declared = {name: each.protocol for name, each in config.destination.items()}
-    required = {each.protocol for each in config.listener.values()} - PASS_THROUGH
 
     def check(table: Table) -> list[str]:
-        return checkTable(table, declared, required, str(store.path))
+        return checkMapping(config, table, str(store.path))
 
     source = FileSource(store.path, _inThread, check)
     source.load()
@@ -111,7 +110,8 @@ def _makeDemo(reactor: ProxyReactor) -> MultiService:
     whole = MultiService()
     setup.service.setServiceParent(whole)
     _makeProxy(reactor, str(setup.configPath)).setServiceParent(whole)
-    reactor.callWhenRunning(print, setup.instructions, flush=True)
+    # Twisted has turned sys.stdout into a log by then; these lines are for pasting.
+    reactor.callWhenRunning(print, setup.instructions, file=sys.__stdout__, flush=True)
     return whole
 
 
@@ -146,7 +146,9 @@ def _refuseUnknown(config: Config) -> None:
 def _makeDoors(reactor: ProxyReactor, config: Config, proxy: Proxy) -> list[Door]:
     """Bind every listener's sockets and management's, and set what answers behind them."""
     doors = makeDoors(reactor, _places(config), proxy.bound)
-    factories = {f"listener.{listener.name}.bind": listener.factory for listener in proxy.listeners}
+    factories: dict[str, IProtocolFactory] = {
+        f"listener.{listener.name}.bind": listener.factory for listener in proxy.listeners
+    }
     if config.admin is not None:
         guard = Guard.fromConfig(config.admin, proxy.clock)
         resource = ManagementAPI(LocalControl(proxy), guard).resource()

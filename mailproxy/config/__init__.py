@@ -5,7 +5,7 @@
 `load` puts them together.
 """
 
-from mailproxy.config.load import load, warnings
+from mailproxy.config.load import checkMapping, load, warnings
 from mailproxy.config.model import Config
 
-__all__ = ["Config", "load", "warnings"]
+__all__ = ["Config", "checkMapping", "load", "warnings"]

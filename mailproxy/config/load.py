@@ -11,10 +11,10 @@ from pydantic import SecretStr, ValidationError
 from mailproxy.config.certificates import checkDates, checkPair, readFile
 from mailproxy.config.checks import checkTables
 from mailproxy.config.draft import Draft, draft
-from mailproxy.config.model import Admin, Config, LogLevel, SourceKind, TLSMode
+from mailproxy.config.model import Admin, Config, Destination, LogLevel, SourceKind, TLSMode
 from mailproxy.config.problems import describe, keyPath
-from mailproxy.config.table import checkTable, parseTable
-from mailproxy.config.values import INTERACTIVE, PROTOCOLS, shown
+from mailproxy.config.table import Table, checkTable, parseTable
+from mailproxy.config.values import CREDENTIAL_BEARING, PROTOCOLS, shown
 from mailproxy.errors import ConfigError
 
 ADMIN_VARIABLE = "PROXY_ADMIN_TOKEN"
@@ -41,8 +41,8 @@ def load(path: Path, environment: Mapping[str, str]) -> Config:
     problems += _checkFiles(parts)
     problems += _checkEnvironment(parts.admin, environment)
     if problems:
-        # The validation error is no cause worth keeping: it may hold secrets.
-        raise ConfigError(list(dict.fromkeys(problems))) from None
+        # Raised out here, so that the validation error is not kept: it may hold secrets.
+        raise ConfigError(list(dict.fromkeys(problems)))
     return _withEnvironment(config, environment)
 
 
@@ -97,20 +97,29 @@ def _checkMappingFile(parts: Draft) -> Iterator[str]:
     except ConfigError as error:
         yield from (f"mapping.file.path: {problem}" for problem in error.problems)
     else:
-        declared = declaredProtocols(parts)
-        served = [one for one in PROTOCOLS if one in parts.served & (INTERACTIVE | {"http"})]
-        for problem in checkTable(table, declared, served, str(path)):
+        # A broken destination is not blamed for what it lacks.
+        declared = dict.fromkeys(parts.declared, frozenset(PROTOCOLS))
+        declared |= _declaredProtocols(parts.destinations)
+        for problem in checkTable(table, declared, _mapped(parts.served), str(path)):
             yield f"mapping.file.path: {problem}"
 
 
-def declaredProtocols(parts: Draft) -> dict[str, frozenset[str]]:
-    """Destination -> the protocols it declares; a broken one is not blamed for any."""
-    return {
-        name: frozenset(parts.destinations[name].protocol)
-        if name in parts.destinations
-        else frozenset(PROTOCOLS)
-        for name in parts.declared
-    }
+def checkMapping(config: Config, table: Table, name: str = "mapping file") -> list[str]:
+    """What keeps a mapping table from being used with a sound configuration.
+
+    :param name: what stands before the line number: the file's path.
+    """
+    served = frozenset(listener.protocol for listener in config.listener.values())
+    return checkTable(table, _declaredProtocols(config.destination), _mapped(served), name)
+
+
+def _declaredProtocols(destinations: Mapping[str, Destination]) -> dict[str, frozenset[str]]:
+    return {name: frozenset(one.protocol) for name, one in destinations.items()}
+
+
+def _mapped(served: frozenset[str]) -> list[str]:
+    """Of the protocols that listeners serve, those whose sessions are routed by the mapping."""
+    return [one for one in PROTOCOLS if one in served & CREDENTIAL_BEARING]
 
 
 def _checkEnvironment(admin: Admin | None, environment: Mapping[str, str]) -> Iterator[str]:
@@ -148,7 +157,8 @@ def _token(admin: Admin, environment: Mapping[str, str]) -> tuple[str, str]:
     if admin.bearer_token_file is not None:
         data = readFile(admin.bearer_token_file)
         return "admin.bearer_token_file", data.decode("utf-8", "replace").strip()
-    return "admin.bearer_token", admin.token.get_secret_value().strip()
+    written = admin.bearer_token.get_secret_value() if admin.bearer_token is not None else ""
+    return "admin.bearer_token", written.strip()
 
 
 def _withEnvironment(config: Config, environment: Mapping[str, str]) -> Config:

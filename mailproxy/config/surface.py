@@ -24,6 +24,7 @@ from mailproxy.config.values import (
     lasting,
     shown,
 )
+from mailproxy.errors import ConfigError
 
 _BANNER = "mailproxy ready"
 _NonEmpty = Annotated[str, StringConstraints(min_length=1)]
@@ -249,5 +250,10 @@ class Admin(Section):
 
     @property
     def token(self) -> SecretStr:
-        """The token in force: loading has put it in place, wherever it came from."""
-        return self.bearer_token if self.bearer_token is not None else SecretStr("")
+        """The token in force: loading has put it into `bearer_token`, wherever it came from.
+
+        :raises ConfigError: for a table that was not loaded and has none.
+        """
+        if self.bearer_token is None:
+            raise ConfigError(["admin.bearer_token: there is no token"])
+        return self.bearer_token

@@ -7,6 +7,6 @@ A *call* is a method, a path and its query parameters, and says what to ask the 
 
 from mailproxy.management.api import ManagementAPI
 from mailproxy.management.guard import Guard
-from mailproxy.management.site import makeSite
+from mailproxy.management.site import makeFactory, makeSite
 
-__all__ = ["Guard", "ManagementAPI", "makeSite"]
+__all__ = ["Guard", "ManagementAPI", "makeFactory", "makeSite"]

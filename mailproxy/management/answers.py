@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 
 import attrs
-from twisted.web.server import Request
+from twisted.web.iweb import IRequest
 
 __all__ = ["Answer", "asJSON", "lines", "write"]
 
@@ -45,14 +45,14 @@ def asJSON(facts: object) -> Answer:
     return Answer(200, json.dumps(facts).encode("ascii") + b"\n", _JSON)
 
 
-def write(answer: Answer, request: Request) -> None:
-    """Write and finish the answer, unless the client has left; to HEAD without its body.
+def write(answer: Answer, request: IRequest) -> None:
+    """Write the answer, to HEAD without its body; whoever calls finishes the request.
 
-    The server's name and version, which Twisted puts first, are nobody's business.
+    The version that Twisted has put into `Server` is nobody's business.
     """
-    request.responseHeaders.removeHeader(b"server")
     request.setResponseCode(answer.status)
     fields = {
+        "Server": "mailproxy",
         "Content-Type": answer.contentType,
         "Content-Length": str(len(answer.body)),
         "Cache-Control": "no-store",

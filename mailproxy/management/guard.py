@@ -12,6 +12,7 @@ from ipaddress import IPv6Address, ip_address
 import attrs
 from twisted.internet.interfaces import IReactorTime
 
+from mailproxy.config.model import Admin
 from mailproxy.logs import Logger
 
 __all__ = ["MOST_ADDRESSES", "Guard", "Verdict"]
@@ -60,6 +61,12 @@ class Guard:
         self._token = token.encode("utf-8")
         self._threshold, self._duration, self._clock = threshold, duration, clock
         self._records: OrderedDict[str, _Record] = OrderedDict()
+
+    @classmethod
+    def fromConfig(cls, admin: Admin, clock: IReactorTime) -> "Guard":
+        """Make the guard that the `[admin]` table asks for."""
+        token = admin.token.get_secret_value()
+        return cls(token, admin.lockout_threshold, admin.lockout_duration, clock)
 
     def judge(self, client: str, authorization: bytes | None) -> Verdict:
         """Decide about one request; a success forgets the address's failures.

@@ -17,17 +17,6 @@ Challenge = Callable[[bytes], Awaitable[bytes | None]]
 is none and the backend is to cancel."""
 
 
-class Dismissed(Exception):
-    """The conversation with a client is over.
-
-    :ivar refusal: what it is to be told; None when it has said good-bye itself.
-    """
-
-    def __init__(self, refusal: Refusal | None) -> None:
-        super().__init__(refusal)
-        self.refusal = refusal
-
-
 @attrs.frozen
 class Command:
     """One command of a client.
@@ -40,6 +29,18 @@ class Command:
     tag: bytes
     verb: bytes
     arguments: Any = attrs.field(default=b"", repr=False)
+
+
+class Dismissed(Exception):
+    """The conversation with a client is over.
+
+    :ivar refusal: what it is to be told; None when it has said good-bye itself.
+    :ivar command: the one that waits for an answer, if one does.
+    """
+
+    def __init__(self, refusal: Refusal | None, command: Command | None = None) -> None:
+        super().__init__(refusal)
+        self.refusal, self.command = refusal, command
 
 
 @attrs.frozen

@@ -19,9 +19,12 @@ from mailproxy.protocols.server import Promises, ProxyServer, ProxyServerFactory
 from mailproxy.sasl import Credentials, Mechanism, unbase64
 from mailproxy.stream import MAX_LINE
 
+_TRY_LATER = b"NO [UNAVAILABLE] Temporarily unavailable, try again later."
+
 _REFUSALS: Mapping[Refusal, bytes] = {
     Refusal.AUTHENTICATION: b"NO [AUTHENTICATIONFAILED] Authentication failed.",
-    Refusal.UNAVAILABLE: b"NO [UNAVAILABLE] Temporarily unavailable, try again later.",
+    Refusal.TEMPORARY: _TRY_LATER,
+    Refusal.UNAVAILABLE: _TRY_LATER,
     Refusal.PRIVACY: b"NO [PRIVACYREQUIRED] Secrets are taken over TLS only.",
     Refusal.MECHANISM: b"NO [CANNOT] Authentication mechanism not supported.",
     Refusal.ENCODING: b"BAD Malformed authentication message.",
@@ -120,8 +123,10 @@ class IMAPServer(ProxyServer):
         self.send(result.preamble)
         self.reply(command, result.reply)
 
-    def dismiss(self, refusal: Refusal) -> None:
+    def dismiss(self, refusal: Refusal, command: Command | None) -> None:
         """Say BYE."""
+        if command is not None:
+            self.refuse(command, refusal)
         self.send(_FAREWELLS[refusal] + b"\r\n")
 
     async def capabilityVerb(self, command: Command) -> None:

@@ -124,8 +124,8 @@ class ProxyServer(Stream):
         """Pass a backend's answer on."""
 
     @abstractmethod
-    def dismiss(self, refusal: Refusal) -> None:
-        """Say why we close."""
+    def dismiss(self, refusal: Refusal, command: Command | None) -> None:
+        """Say why we close, in answer to a command if one waits."""
 
     def forget(self) -> None:
         """Forget what the client said before TLS."""

@@ -4,7 +4,8 @@ import re
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailproxy.config.surface import HTTP, Capabilities, ExtractFrom, OAuth
+from mailproxy.config.surface import HTTP, Admin, Capabilities, ExtractFrom, OAuth
+from mailproxy.errors import ConfigError
 from tests.config.support import TOKEN, ConfigTestCase, changed
 
 MECHANISMS = ("PLAIN", "LOGIN", "OAUTHBEARER", "XOAUTH2")
@@ -144,6 +145,11 @@ class AdminTests(ConfigTestCase):
         assert admin is not None
         self.assertEqual((admin.lockout_threshold, admin.lockout_duration), (5, 300))
         self.assertEqual((admin.tls, admin.min_token_len), ("implicit", 32))
+
+    def test_thereIsNoEmptyToken(self) -> None:
+        """A table that did not come through loading gives none, rather than an empty one."""
+        admin = Admin.model_validate({"bind": "127.0.0.1:1"})
+        self.assertRaises(ConfigError, lambda: admin.token)
 
     def test_otherTLSIsRefused(self) -> None:
         """The management API is HTTPS only."""

@@ -1,6 +1,7 @@
 """The wire as a test wants it: exact lines to and from a mail server, over a blocking socket."""
 
 import base64
+import contextlib
 import ipaddress
 import socket
 import ssl
@@ -11,48 +12,34 @@ TIMEOUT = 20.0
 """Seconds that any single read or write may take."""
 
 
-class LineClient:
-    """A connection that sends what it is told and reads lines; knows no protocol.
+class Wire:
+    """One end of a connection: sends what it is told and reads lines; knows no protocol.
 
-    :param context: start with TLS at once, verifying the name `hostname`.
-    :param preface: bytes before everything else, a PROXY header for instance.
-    :param source: the address to come from; all of 127.0.0.0/8 is ours to use.
+    :ivar socket: owned by this object from now on.
     """
 
-    def __init__(
-        self,
-        port: int,
-        context: ssl.SSLContext | None = None,
-        *,
-        hostname: str = "localhost",
-        preface: bytes = b"",
-        source: str = "127.0.0.1",
-    ) -> None:
-        self._hostname = hostname
-        self._socket: socket.socket = socket.create_connection(
-            ("127.0.0.1", port), TIMEOUT, source_address=(source, 0)
-        )
+    def __init__(self, connection: socket.socket) -> None:
+        self.socket = connection
+        self.socket.settimeout(TIMEOUT)
         self._unread = b""
-        self.send(preface)
-        if context is not None:
-            self.startTLS(context)
-
-    def startTLS(self, context: ssl.SSLContext) -> None:
-        """Do the handshake now; bytes read before it and not yet taken are dropped."""
-        self._unread = b""
-        self._socket = context.wrap_socket(self._socket, server_hostname=self._hostname)
 
     def send(self, data: bytes) -> None:
         """Send `data` as it is."""
-        self._socket.sendall(data)
+        self.socket.sendall(data)
+
+    def sendSlowly(self, data: bytes) -> None:
+        """Send `data` with a segment for each byte."""
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for at in range(len(data)):
+            self.socket.sendall(data[at : at + 1])
 
     def readLine(self, timeout: float = TIMEOUT) -> bytes:
         """The next line without its CRLF.
 
-        :raises EOFError: if the server closes first.
+        :raises EOFError: if the peer closes first.
         :raises TimeoutError: if nothing comes for `timeout` seconds.
         """
-        self._socket.settimeout(timeout)
+        self.socket.settimeout(timeout)
         while b"\n" not in self._unread:
             self._unread += self._receive()
         line, _, self._unread = self._unread.partition(b"\n")
@@ -75,13 +62,16 @@ class LineClient:
             lines.append(self.readLine())
         return lines
 
-    def command(self, line: bytes) -> list[bytes]:
-        """Send a tagged IMAP command without its CRLF; the answer up to its tagged line."""
-        self.send(line + b"\r\n")
-        return self.readUntil(line.split(b" ", 1)[0] + b" ")
+    def readToEnd(self) -> bytes:
+        """All that still comes before the peer closes, however it does."""
+        data, self._unread = self._unread, b""
+        with contextlib.suppress(EOFError, ConnectionError):
+            while True:
+                data += self._receive()
+        return data
 
     def atEnd(self) -> bool:
-        """Wait for the server to close; false if it says something instead."""
+        """Wait for the peer to close; false if it says something instead."""
         try:
             self._unread += self._receive()
         except EOFError:
@@ -90,12 +80,17 @@ class LineClient:
 
     def close(self) -> None:
         """Close it, politely or not."""
-        self._socket.close()
+        self.socket.close()
+
+    def reset(self) -> None:
+        """Close it by a reset, as a crash does."""
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.socket.close()
 
     def _receive(self) -> bytes:
-        data = self._socket.recv(262144)
+        data = self.socket.recv(262144)
         if not data:
-            raise EOFError("the server closed the connection")
+            raise EOFError("the peer closed the connection")
         return data
 
     def __enter__(self) -> Self:
@@ -105,6 +100,44 @@ class LineClient:
     def __exit__(self, *ignored: object) -> None:
         """Close it."""
         self.close()
+
+
+class LineClient(Wire):
+    """A connection to a server on loopback.
+
+    :param context: start with TLS at once, verifying the name `hostname`.
+    :param preface: bytes before everything else, a PROXY header for instance.
+    :param source: the address to come from; all of 127.0.0.0/8 is ours to use.
+    :param host: the address to go to.
+    """
+
+    def __init__(
+        self,
+        port: int,
+        context: ssl.SSLContext | None = None,
+        *,
+        hostname: str = "localhost",
+        preface: bytes = b"",
+        source: str = "",
+        host: str = "127.0.0.1",
+    ) -> None:
+        self._hostname = hostname
+        super().__init__(
+            socket.create_connection((host, port), TIMEOUT, source_address=(source, 0))
+        )
+        self.send(preface)
+        if context is not None:
+            self.startTLS(context)
+
+    def startTLS(self, context: ssl.SSLContext) -> None:
+        """Do the handshake now; bytes read before it and not yet taken are dropped."""
+        self._unread = b""
+        self.socket = context.wrap_socket(self.socket, server_hostname=self._hostname)
+
+    def command(self, line: bytes) -> list[bytes]:
+        """Send a tagged IMAP command without its CRLF; the answer up to its tagged line."""
+        self.send(line + b"\r\n")
+        return self.readUntil(line.split(b" ", 1)[0] + b" ")
 
 
 def proxyHeader(source: tuple[str, int], destination: tuple[str, int]) -> bytes:

@@ -1,0 +1,281 @@
+"""The calls of the management API, each a few lines over `IControl`.
+
+Knows paths, parameters, and which answer an error deserves; must not know the proxy, nor how a
+token is judged.
+"""
+
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeAlias, TypeVar
+
+import attrs
+from klein import Klein
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+from twisted.web.iweb import IRequest
+from twisted.web.resource import IResource, Resource
+from twisted.web.server import NOT_DONE_YET
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
+from zope.interface import implementer
+
+from mailproxy.control import IControl
+from mailproxy.errors import (
+    ConfigError,
+    InvalidIdentifier,
+    MailProxyError,
+    MappingError,
+    ReadOnlyMapping,
+    UnknownDestination,
+)
+from mailproxy.logs import Logger
+from mailproxy.management.answers import Answer, asJSON, lines, write
+from mailproxy.management.guard import Guard, Verdict
+from mailproxy.management.query import BadParameter, parse, wholeNumber
+from mailproxy.registry import LONGEST_HOLD
+
+__all__ = ["CALLS", "Call", "ManagementAPI"]
+
+T = TypeVar("T")
+
+Run: TypeAlias = Callable[..., Coroutine[Deferred[Any], Any, Answer]]
+"""Asks the control, which is the first argument; a call's parameters follow by name."""
+
+
+@attrs.frozen
+class Call:
+    """One call.
+
+    :ivar required: its query parameters, passed to `run` by name.
+    :ivar optional: more of them, left out when they are absent.
+    :ivar needsToken: whether it is for operators alone.
+    """
+
+    method: str
+    path: str
+    run: Run
+    required: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
+    needsToken: bool = True
+
+
+async def _healthz(_: IControl) -> Answer:
+    """Answer that we are there."""
+    return lines(200, "ok")
+
+
+async def _stats(control: IControl) -> Answer:
+    return asJSON(await control.stats())
+
+
+async def _destinations(control: IControl) -> Answer:
+    return asJSON(await control.destinations())
+
+
+async def _reset(control: IControl, destination: str) -> Answer:
+    """Close a destination's circuit; here the destination is what is asked for, hence 404."""
+    try:
+        await control.resetDestination(destination)
+    except UnknownDestination:
+        return lines(404, _UNDECLARED)
+    return lines(200, "reset")
+
+
+async def _mapping(control: IControl, identifier: str) -> Answer:
+    """Tell where an account goes.
+
+    A store that cannot tell is 503: neither the question nor the proxy is at fault, and asking
+    again may help. A write that failed is 500, as it leaves something for the operator to do.
+    """
+    try:
+        return asJSON(await control.mapping(identifier))
+    except MappingError as error:
+        return lines(503, f"the mapping store could not tell: {error}")
+
+
+async def _map(control: IControl, identifier: str, destination: str) -> Answer:
+    await control.setMapping(identifier, destination)
+    return lines(200, "mapped")
+
+
+async def _unmap(control: IControl, identifier: str) -> Answer:
+    removed = await control.removeMapping(identifier)
+    return lines(200, "removed" if removed else "absent")
+
+
+async def _reloadMappings(control: IControl) -> Answer:
+    await control.reloadMappings()
+    return lines(200, "reloaded")
+
+
+async def _invalidate(control: IControl, identifier: str | None = None) -> Answer:
+    await control.invalidate(identifier)
+    return lines(200, "invalidated")
+
+
+async def _connections(
+    control: IControl,
+    identifier: str | None = None,
+    destination: str | None = None,
+    protocol: str | None = None,
+) -> Answer:
+    return asJSON(await control.connections(identifier, destination, protocol))
+
+
+async def _kick(control: IControl, identifier: str) -> Answer:
+    return lines(200, f"kicked {await control.kick(identifier)}")
+
+
+async def _delay(control: IControl, identifier: str, seconds: str) -> Answer:
+    number = wholeNumber("seconds", seconds, int(LONGEST_HOLD))
+    await control.delay(identifier, number)
+    return lines(200, f"delayed {number}")
+
+
+CALLS = (
+    Call("GET", "/healthz", _healthz, needsToken=False),
+    Call("GET", "/stats", _stats),
+    Call("GET", "/destinations", _destinations),
+    Call("POST", "/destinations/reset", _reset, ("destination",)),
+    Call("GET", "/mappings", _mapping, ("identifier",)),
+    Call("PUT", "/mappings", _map, ("identifier", "destination")),
+    Call("DELETE", "/mappings", _unmap, ("identifier",)),
+    Call("POST", "/mappings/reload", _reloadMappings),
+    Call("POST", "/cache/invalidate", _invalidate, optional=("identifier",)),
+    Call("GET", "/connections", _connections, optional=("identifier", "destination", "protocol")),
+    Call("POST", "/connections/kick", _kick, ("identifier",)),
+    Call("POST", "/connections/delay", _delay, ("identifier", "seconds")),
+)
+"""Every call; HEAD is allowed where GET is."""
+
+_UNDECLARED = "destination: not declared in the configuration"
+
+_ERRORS: tuple[tuple[type[MailProxyError], Callable[[MailProxyError], Answer]], ...] = (
+    (BadParameter, lambda error: lines(400, str(error))),
+    (InvalidIdentifier, lambda error: lines(400, f"identifier: {error}")),
+    (UnknownDestination, lambda _: lines(400, _UNDECLARED)),
+    (ConfigError, lambda error: lines(400, *str(error).splitlines())),
+    (ReadOnlyMapping, lambda _: lines(501, "the mapping store takes no writes")),
+    (MappingError, lambda error: lines(500, f"the mapping store failed: {error}")),
+)
+"""What a call may fail with, and the answer. Any other error is a mistake of ours."""
+
+
+class ManagementAPI:
+    """Serves the calls to those whom the guard lets through."""
+
+    log = Logger()
+
+    def __init__(self, control: IControl, guard: Guard) -> None:
+        self._control, self._guard = control, guard
+
+    def resource(self) -> IResource:
+        """Make the root of a site."""
+        app = Klein()
+        app.url_map.merge_slashes = False
+        for call in CALLS:
+            self._addRoute(app, call)
+        app.handle_errors(HTTPException)(self._unrouted)
+        app.handle_errors(Exception)(self._failed)
+        return _Gate(app.resource(), self._guard)
+
+    def _addRoute(self, app: Klein, call: Call) -> None:
+        def serve(request: IRequest) -> Deferred[None]:
+            answering = Deferred.fromCoroutine(self._answer(call, request.uri))
+            return _outliving(answering).addCallback(write, request)
+
+        endpoint = f"{call.method} {call.path}"
+        app.route(call.path, methods=[call.method], endpoint=endpoint, strict_slashes=False)(serve)
+
+    async def _answer(self, call: Call, uri: bytes) -> Answer:
+        """Run a call; never fails."""
+        try:
+            parameters = parse(uri, call.required, call.optional) if call.needsToken else {}
+            return await call.run(self._control, **parameters)
+        except Exception as error:  # the top of a call
+            for kind, answer in _ERRORS:
+                if isinstance(error, kind):
+                    return answer(error)
+            self.log.failure("{method} {path} failed", method=call.method, path=call.path)
+            return _OURS
+
+    def _unrouted(self, request: IRequest, failure: Failure) -> None:
+        """Answer a request that is no call; redirections, which Werkzeug knows, are none either."""
+        if isinstance(failure.value, MethodNotAllowed):
+            allowed = ", ".join(sorted(failure.value.valid_methods or ()))
+            write(lines(405, "method not allowed", allow=allowed), request)
+        else:
+            write(_UNKNOWN, request)
+
+    def _failed(self, request: IRequest, failure: Failure) -> None:
+        self.log.failure("an answer could not be given", failure=failure)
+        write(_OURS, request)
+
+
+_OURS = lines(500, "internal error")
+_UNKNOWN = lines(404, "not found")
+_OPEN_PATHS = frozenset(
+    path
+    for call in CALLS
+    if not call.needsToken
+    for path in (call.path.encode("ascii"), call.path.encode("ascii") + b"/")
+)
+
+
+@implementer(IResource)
+class _Gate(Resource):
+    """Lets requests through to the calls.
+
+    The token comes first: without it a caller learns nothing of paths or parameters. What Klein
+    cannot read (a path that is not UTF-8, a `Host` that is no name) is kept from it.
+    """
+
+    isLeaf = True
+
+    def __init__(self, calls: IResource, guard: Guard) -> None:
+        super().__init__()
+        self._calls, self._guard = calls, guard
+
+    def render(self, request: IRequest) -> Any:
+        """Answer at once, or pass the request on."""
+        answer = self._refusal(request)
+        if answer is None:
+            request.requestHeaders.setRawHeaders(b"host", [b"localhost"])
+            return self._calls.render(request)
+        write(answer, request)
+        request.finish()
+        return NOT_DONE_YET
+
+    def _refusal(self, request: IRequest) -> Answer | None:
+        """Say why a request is not passed on; None when it is."""
+        refusal = None if request.path in _OPEN_PATHS else self._judge(request)
+        if refusal is not None:
+            return refusal
+        if not (request.method.isalpha() and request.method.isupper()):
+            return lines(400, "methods are written in capital letters")
+        try:
+            b"/".join(request.postpath).decode("utf-8")
+        except UnicodeDecodeError:
+            return _UNKNOWN
+        return None
+
+    def _judge(self, request: IRequest) -> Answer | None:
+        """Hold the token against the guard; several headers are as good as a wrong one."""
+        client = str(getattr(request.getClientAddress(), "host", "local"))
+        values = request.requestHeaders.getRawHeaders(b"authorization")
+        match self._guard.judge(client, None if values is None else b", ".join(values)):
+            case Verdict.ALLOWED:
+                return None
+            case Verdict.LOCKED:
+                seconds = str(self._guard.retryAfter(client))
+                return lines(429, "too many wrong tokens; try again later", retry_after=seconds)
+        return lines(401, "a valid token is needed", www_authenticate="Bearer")
+
+
+def _outliving(work: Deferred[T]) -> Deferred[T]:
+    """Wait for work that goes on when nobody waits any more.
+
+    Klein cancels what it waits for when the client leaves; a write half done would then be kept by
+    the store while the cache still holds the old answer.
+    """
+    waiter: Deferred[T] = Deferred()
+    work.chainDeferred(waiter)
+    return waiter
