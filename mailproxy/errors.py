@@ -88,6 +88,10 @@ class UnknownDestination(MailProxyError):
     """A destination was named that the configuration does not declare."""
 
 
+class BadParameter(MailProxyError):
+    """A management call's parameters are not as they must be; the text is for its caller."""
+
+
 class ConfigError(MailProxyError):
     """A configuration that cannot be run.
 

@@ -29,8 +29,9 @@ from mailproxy.errors import LimitExceeded, PeerGone
 MAX_LINE = 65536
 """Bytes of one line, without its end."""
 
-MAX_UNREAD = 65536
-"""Bytes that wait for a reader before we stop reading from the peer."""
+MAX_UNREAD = MAX_LINE + 2
+"""Bytes that wait for a reader before we stop reading from the peer: the longest line is among
+them, or its reader would wait for an end that we do not read."""
 
 CLOSE_GRACE = 5.0
 """Seconds that a peer has to take our last words before it is cut off."""
@@ -63,7 +64,7 @@ class Stream(Protocol):
     :ivar secure: whether TLS is on.
     :ivar whenMade: called once when the connection is there.
     :ivar whenLost: called once when the peer has gone, after a pending read has failed.
-    :cvar lineEnd: what ends a line; a CR before a bare LF is dropped.
+    :cvar lineEnd: what ends a line: a bare LF, before which one CR is dropped, or only CRLF.
     """
 
     transport: IStreamTransport
@@ -133,7 +134,7 @@ class Stream(Protocol):
             return fail()
         if found is not None:
             return succeed(found)
-        if self._ended:
+        if self._ended and not self._choked:
             return fail(self._gone())
         self._take = take
         self._reader = Deferred(self._forgetReader)
@@ -144,15 +145,16 @@ class Stream(Protocol):
 
     def _takeLine(self) -> bytes | None:
         """Cut the next line off; what was searched before is not searched again."""
-        end = self._buffer.find(self.lineEnd, self._searched, MAX_LINE + len(self.lineEnd))
-        if end < 0:
+        end = self._buffer.find(self.lineEnd, self._searched, MAX_UNREAD)
+        if end < 0 and len(self._buffer) < MAX_UNREAD:
             self._searched = max(0, len(self._buffer) - len(self.lineEnd) + 1)
-            if len(self._buffer) > MAX_LINE:
-                raise LimitExceeded("a line is too long")
             return None
-        line = bytes(self._buffer[:end])
+        size = end - 1 if self._buffer[end - 1 : end + 1] == b"\r\n" else end
+        if not 0 <= size <= MAX_LINE:
+            raise LimitExceeded("a line is too long")
+        line = bytes(self._buffer[:size])
         self._cut(end + len(self.lineEnd))
-        return line.removesuffix(b"\r")
+        return line
 
     def _cut(self, count: int) -> bytes:
         taken = bytes(self._buffer[:count])
@@ -175,6 +177,8 @@ class Stream(Protocol):
         if found is not None:
             self._reader = self._take = None
             reader.callback(found)
+        elif self._ended:
+            self._failReader()
 
     def _throttle(self) -> None:
         """Stop reading from a peer that sends more than we read, or does not take our answers."""
@@ -218,16 +222,21 @@ class Stream(Protocol):
         :param first: bytes that belong to the handshake already.
         :returns: fires after the handshake; fails with PeerGone, caused by what went wrong.
         """
+        self._choked = False  # the transport forgets that it has held us back
         self._cut(len(self._buffer))
         if self._lost is not None or self._closing:
             return fail(self._gone())
-        handshake: Deferred[None] = Deferred(lambda _: self.abort())
+        handshake: Deferred[None] = Deferred(self._giveUpHandshake)
         self._handshake = handshake
         self.transport.startTLS(context)
         if first:
             # The transport's protocol is the TLS layer now, and these are its first bytes.
             cast(Protocol, self.transport.protocol).dataReceived(first)  # type: ignore[attr-defined]
         return handshake
+
+    def _giveUpHandshake(self, _: Deferred[None]) -> None:
+        self._handshake = None
+        self.abort()
 
     def handshakeCompleted(self) -> None:
         """Hear from the transport that TLS is on."""
@@ -301,8 +310,8 @@ class Stream(Protocol):
             self._receiver.readConnectionLost()
         elif self._reader is not None:
             self._failReader()
-        elif not self._buffer and self.whenLost is not None:
-            self.whenLost()
+        elif not self._buffer:
+            self._tellLost()
 
     def writeConnectionLost(self) -> None:
         """We have ended our side; nothing to do."""
@@ -319,8 +328,12 @@ class Stream(Protocol):
         if handshake is not None:
             handshake.errback(self._gone())
         self._failReader()
-        if self.whenLost is not None:
-            self.whenLost()
+        self._tellLost()
+
+    def _tellLost(self) -> None:
+        told, self.whenLost = self.whenLost, None
+        if told is not None:
+            told()
 
     def _failReader(self) -> None:
         reader, self._reader, self._take = self._reader, None, None

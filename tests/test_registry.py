@@ -27,6 +27,10 @@ class FakeSession:
     sent: int = 0
     kicks: int = 0
 
+    def shutDown(self, *, bridged: bool) -> None:
+        """Leave at once, whatever we do."""
+        self.kick()
+
     def kick(self) -> None:
         """Leave at once."""
         self.kicks += 1

@@ -4,7 +4,7 @@ Knows paths, parameters, and which answer an error deserves; must not know the p
 token is judged.
 """
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeAlias, TypeVar
 
 import attrs
@@ -19,6 +19,7 @@ from zope.interface import implementer
 
 from mailproxy.control import IControl
 from mailproxy.errors import (
+    BadParameter,
     ConfigError,
     InvalidIdentifier,
     MailProxyError,
@@ -29,7 +30,7 @@ from mailproxy.errors import (
 from mailproxy.logs import Logger
 from mailproxy.management.answers import Answer, asJSON, lines, write
 from mailproxy.management.guard import Guard, Verdict
-from mailproxy.management.query import BadParameter, parse, wholeNumber
+from mailproxy.management.query import parse, wholeNumber
 from mailproxy.registry import LONGEST_HOLD
 
 __all__ = ["CALLS", "Call", "ManagementAPI"]
@@ -251,11 +252,7 @@ class _Gate(Resource):
             return refusal
         if not (request.method.isalpha() and request.method.isupper()):
             return lines(400, "methods are written in capital letters")
-        try:
-            b"/".join(request.postpath).decode("utf-8")
-        except UnicodeDecodeError:
-            return _UNKNOWN
-        return None
+        return None if _isReadable(request.postpath) else _UNKNOWN
 
     def _judge(self, request: IRequest) -> Answer | None:
         """Hold the token against the guard; several headers are as good as a wrong one."""
@@ -268,6 +265,14 @@ class _Gate(Resource):
                 seconds = str(self._guard.retryAfter(client))
                 return lines(429, "too many wrong tokens; try again later", retry_after=seconds)
         return lines(401, "a valid token is needed", www_authenticate="Bearer")
+
+
+def _isReadable(segments: Sequence[bytes]) -> bool:
+    """Whether a path is text; one that begins with two slashes is not, to Werkzeug, what it is."""
+    try:
+        return b"/".join(segments).decode("utf-8")[:1] != "/"
+    except UnicodeDecodeError:
+        return False
 
 
 def _outliving(work: Deferred[T]) -> Deferred[T]:

@@ -8,16 +8,12 @@ import re
 from collections.abc import Sequence
 from urllib.parse import unquote_to_bytes
 
-from mailproxy.errors import MailProxyError
+from mailproxy.errors import BadParameter
 
-__all__ = ["BadParameter", "parse", "wholeNumber"]
+__all__ = ["parse", "wholeNumber"]
 
 _BROKEN = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _DIGITS = re.compile(r"[0-9]{1,9}")
-
-
-class BadParameter(MailProxyError):
-    """A call's parameters are not as they must be; the text says which and how, to its caller."""
 
 
 def parse(uri: bytes, required: Sequence[str], optional: Sequence[str] = ()) -> dict[str, str]:

@@ -80,9 +80,18 @@ class _Channel(HTTPChannel):
             super().dataReceived(data)
 
     def loseConnection(self) -> None:
-        """Hang up."""
-        self._closing = True
-        super().loseConnection()
+        """Hang up; TLS then waits for the peer to do so too, but not for ever."""
+        if not self._closing:
+            self._closing = True
+            self.setTimeout(PATIENCE)
+            super().loseConnection()
+
+    def timeoutConnection(self) -> None:
+        """Hang up, at the second time without a word."""
+        if self._closing:
+            self.transport.abortConnection()
+        else:
+            self.loseConnection()
 
     def allHeadersReceived(self) -> None:
         """Refuse a body that is long, or of unknown length (None), before it is read."""

@@ -75,6 +75,7 @@ class ProxyServer(Stream):
     verbs: ClassVar[Mapping[bytes, Verb[Any]]]
     settings: ServerSettings
     origin: Origin
+    _arrival: Origin  # what was known before the client spoke
 
     def __init__(self, clock: IReactorTime, house: "ProxyServerFactory | None" = None) -> None:
         super().__init__(clock)
@@ -144,6 +145,7 @@ class ProxyServer(Stream):
 
     def greet(self) -> None:
         """Open the conversation."""
+        self._arrival = self.origin
         self.send(self.greeting())
 
     async def nextLogin(self) -> Login:
@@ -232,7 +234,7 @@ class ProxyServer(Stream):
             return
         self.upgrade(command)
         await self.startTLS(context)
-        self.origin = attrs.evolve(self.origin, secure=True, description=())
+        self.origin = attrs.evolve(self._arrival, secure=True)
         self.forget()
 
     async def authenticate(

@@ -51,7 +51,7 @@ class ProxyProcess(ChildServer):
 
     def __init__(
         self,
-        config: Mapping[str, object],
+        config: Mapping[str, Any],
         authority: Authority,
         *,
         arguments: Sequence[str] = (),
@@ -67,6 +67,16 @@ class ProxyProcess(ChildServer):
     def writeConfiguration(self) -> None:
         """Write the configuration file anew."""
         self.configFile.write_text(tomlText(self.config), "utf-8")
+
+    def writeMapping(self, accounts: Mapping[str, str]) -> None:
+        """Write the file `mapping` beside the configuration: identifier -> destination."""
+        lines = (f"{account}\t{name}\n" for account, name in accounts.items())
+        self.mapping.write_text("".join(lines), "utf-8")
+
+    @property
+    def mapping(self) -> Path:
+        """The mapping file, which a configuration names as `mapping`."""
+        return self.folder / "mapping"
 
     def command(self) -> Sequence[str]:
         """The interpreter that runs the tests, with twistd in the foreground."""
@@ -87,6 +97,13 @@ class ProxyProcess(ChildServer):
             bind = table.get("bind", ())
             binds += [bind] if isinstance(bind, str) else bind
         return [port for port in map(_portOf, binds) if port is not None]
+
+    def portOf(self, listener: str) -> int:
+        """The port of a listener's first `bind`."""
+        [bind, *_] = dict(_namedTables(self.config.get("listener")))[listener]["bind"]
+        port = _portOf(bind)
+        assert port is not None, "the first bind is not HOST:PORT"
+        return port
 
     def api(self, method: str, path: str, token: str | None = None, **query: object) -> Answer:
         """Ask this proxy's management API, verifying its certificate for `localhost`."""
@@ -114,9 +131,13 @@ def callAPI(
 
 def _tables(value: object) -> list[Mapping[str, Any]]:
     """The tables among the values of a table of tables."""
+    return [table for _, table in _namedTables(value)]
+
+
+def _namedTables(value: object) -> list[tuple[str, Mapping[str, Any]]]:
     if not isinstance(value, Mapping):
         return []
-    return [table for table in value.values() if isinstance(table, Mapping)]
+    return [(name, table) for name, table in value.items() if isinstance(table, Mapping)]
 
 
 def _portOf(bind: object) -> int | None:

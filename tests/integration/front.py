@@ -1,0 +1,204 @@
+"""A proxy in front of servers: its configuration, and what tests of the whole have in common."""
+
+import ssl
+from collections.abc import Mapping
+from contextlib import ExitStack
+from typing import Any, ClassVar, TypeAlias
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from tests.integration import clients
+from tests.integration.certificates import Authority
+from tests.integration.dovecot import Account, Dovecot
+from tests.integration.network import freePort, isListening
+from tests.integration.process import waitUntil
+from tests.integration.proxy import Answer, ProxyProcess
+from tests.integration.shared import SharedServers
+from tests.integration.wire import LineClient, base64Of, plain
+
+Table: TypeAlias = dict[str, Any]
+
+TOKEN = "not-a-secret-outside-of-these-tests-0001"
+
+
+def listener(tls: str = "implicit", **more: object) -> Table:
+    """A `[listener.NAME]` for IMAP on a port of its own."""
+    return {"protocol": "imap", "bind": [f"127.0.0.1:{freePort()}"], "tls": tls, **more}
+
+
+def standardListeners(**more: object) -> dict[str, Table]:
+    """The two that most tests need: `imaps` and `imap`, with the same further keys."""
+    return {"imaps": listener(**more), "imap": listener("starttls", **more)}
+
+
+def destination(port: int, serverName: str, tls: str = "implicit", **more: object) -> Table:
+    """A `[destination.NAME]` on loopback that speaks IMAP and gets no PROXY header."""
+    endpoint = {"port": port, "tls": tls}
+    table = {"host": "127.0.0.1", "proxy_protocol": False, "protocol": {"imap": endpoint}}
+    return {**table, "tls_server_name": serverName, **more}
+
+
+def behind(server: Dovecot, tls: str = "implicit", **more: object) -> Table:
+    """A Dovecot as a destination; with `proxy_protocol`, its ports that want a header."""
+    secure, open_ = server.imaps, server.imap
+    if more.get("proxy_protocol"):
+        secure, open_ = server.imapsProxied, server.imapProxied
+    return destination(secure if tls == "implicit" else open_, server.hostname, tls, **more)
+
+
+def settings(
+    authority: Authority, listeners: Mapping[str, Table], destinations: Mapping[str, Table]
+) -> Table:
+    """A whole configuration with management; the first destination is the default."""
+    files = authority.issue("mail.test", "localhost", "127.0.0.1", "::1")
+    return {
+        "server": {"threads": 1, "log_level": "debug"},
+        "tls": {"certificate": {"own": {"cert": str(files.cert), "key": str(files.key)}}},
+        "listener": dict(listeners),
+        "destination": dict(destinations),
+        "routing": {"default_destination": next(iter(destinations))},
+        "mapping": {"source": "file", "file": {"path": "mapping"}},
+        "admin": {"bind": f"127.0.0.1:{freePort()}", "bearer_token": TOKEN},
+    }
+
+
+class ProxyTestCase(SharedServers, SynchronousTestCase):
+    """Tests of one proxy, started once for the class; `startServers` sets the attributes.
+
+    After each test the proxy's log, written at debug level, must hold neither a traceback nor a
+    secret.
+
+    :cvar context: what clients trust.
+    :cvar secrets: all that no log may hold; passwords too short to tell are left out.
+    """
+
+    authority: ClassVar[Authority]
+    context: ClassVar[ssl.SSLContext]
+    proxy: ClassVar[ProxyProcess]
+    secrets: ClassVar[set[bytes]]
+
+    def setUp(self) -> None:
+        """Start the servers if need be, and note where the log is."""
+        super().setUp()
+        self.addCleanup(self.assertCleanLog, self.proxy.log.mark())
+
+    @classmethod
+    def makeAuthority(cls, stack: ExitStack) -> None:
+        """The first thing to do in `startServers`."""
+        cls.authority = Authority.temporary(stack)
+        cls.context = cls.authority.clientContext()
+        cls.secrets = {TOKEN.encode()}
+
+    @classmethod
+    def keepSecret(cls, *accounts: Account) -> None:
+        """Have the passwords watched for in the log, as they are and as SASL sends them."""
+        for account in accounts:
+            message = plain(account.name, account.password)
+            cls.secrets |= {base64Of(message), base64Of(account.password)}
+            cls.secrets |= {account.password} if len(account.password) > 5 else set()
+
+    @classmethod
+    def startProxy(
+        cls, stack: ExitStack, config: Table, accounts: Mapping[str, str] | None = None
+    ) -> None:
+        """The last thing to do in `startServers`.
+
+        :param accounts: the mapping file.
+        """
+        cls.proxy = ProxyProcess(config, cls.authority)
+        cls.proxy.writeMapping(accounts or {})
+        stack.enter_context(cls.proxy)
+
+    # Clients
+
+    def connect(self, name: str = "imaps", **more: Any) -> LineClient:
+        """A client of that listener, TLS done as its mode asks, the greeting not read."""
+        implicit = self.context if self.modeOf(name) == "implicit" else None
+        client = LineClient(self.proxy.portOf(name), implicit, **more)
+        self.addCleanup(client.close)
+        return client
+
+    def greeted(self, name: str = "imaps", **more: Any) -> LineClient:
+        """The same, past the greeting and past STARTTLS where the listener has that."""
+        client = self.connect(name, **more)
+        self.assertTrue(client.readLine().startswith(b"* OK [CAPABILITY "))
+        if self.modeOf(name) == "starttls":
+            self.assertOK(client.command(b"s STARTTLS"))
+            client.startTLS(self.context)
+        return client
+
+    def loggedIn(self, account: Account, name: str = "imaps", **more: Any) -> LineClient:
+        """The same, logged in by AUTHENTICATE PLAIN."""
+        client = self.greeted(name, **more)
+        self.assertOK(self.logIn(client, account))
+        return client
+
+    def logIn(self, client: LineClient, account: Account) -> list[bytes]:
+        """Log in with any bytes for a password; the answer, its last line tagged `l`."""
+        sent = base64Of(plain(account.name, account.password))
+        return client.command(b"l AUTHENTICATE PLAIN " + sent)
+
+    def target(self, name: str = "imaps") -> clients.Target:
+        """That listener, as programs are told about it."""
+        implicit = self.modeOf(name) == "implicit"
+        return clients.Target(self.proxy.portOf(name), self.authority.caFile, implicit)
+
+    def modeOf(self, name: str) -> str:
+        """A listener's TLS mode."""
+        return str(self.proxy.config["listener"][name]["tls"])
+
+    def home(self, client: LineClient) -> str:
+        """Which server a logged-in client is on: its first message's subject says so."""
+        client.command(b"h1 SELECT INBOX")
+        lines = client.command(b"h2 FETCH 1 BODY.PEEK[HEADER.FIELDS (SUBJECT)]")
+        [subject] = [line for line in lines if line.startswith(b"Subject: ")]
+        return subject.removeprefix(b"Subject: on ").decode()
+
+    # Management
+
+    def api(self, method: str, path: str, **query: object) -> Answer:
+        """Ask with the right token."""
+        return self.proxy.api(method, path, TOKEN, **query)
+
+    def connections(self, **query: object) -> list[Table]:
+        """Live sessions."""
+        found: list[Table] = self.api("GET", "/connections", **query).json()
+        return found
+
+    def health(self, name: str) -> Table:
+        """What management says of a destination."""
+        [found] = [
+            each
+            for each in self.api("GET", "/destinations").json()
+            if each["destination"] == name
+        ]
+        return dict(found)
+
+    # Assertions
+
+    def assertCleanLog(self, since: int = 0) -> None:
+        """No bug and no secret is in the log, whatever the clients and the backends did."""
+        text = self.proxy.log.text(since)
+        self.assertNotIn("Traceback", text)
+        self.assertNotIn("Unhandled", text)
+        for secret in self.secrets:
+            self.assertNotIn(secret.decode("utf-8", "backslashreplace"), text)
+
+    def assertOK(self, reply: list[bytes]) -> None:
+        """The tagged line says OK."""
+        self.assertRegex(reply[-1], rb"\A\S+ OK ", reply)
+
+    def assertUnavailable(self, reply: list[bytes]) -> None:
+        """The tagged line says that it is nobody's fault, and not one speaks of the login."""
+        self.assertRegex(reply[-1], rb"\A\S+ NO \[UNAVAILABLE\] ", reply)
+        self.assertNotIn(b"AUTHENTICATIONFAILED", b"".join(reply))
+
+    def assertEventually(
+        self, condition: Any, message: str, timeout: float = 10.0
+    ) -> None:
+        """`condition` becomes true in time."""
+        self.assertTrue(waitUntil(condition, timeout), message)
+
+    def assertServes(self, port: int) -> None:
+        """Somebody listens there."""
+        self.assertTrue(isListening(port), port)

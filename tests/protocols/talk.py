@@ -1,0 +1,121 @@
+"""Dialogues in memory: the server side is ours, the client is played by the test."""
+
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+import attrs
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from mailproxy.origin import Address, Origin
+from mailproxy.protocols.base import Login
+from mailproxy.protocols.server import Promises, ProxyServer, ServerSettings
+from mailproxy.sasl import Mechanism
+from mailproxy.stream import Creator
+from tests.support import Network, Peer, Segments, serverTLS
+
+CLIENT = Address("198.51.100.7", 40000)
+LOCAL = Address("192.0.2.1", 993)
+ORIGIN = Origin(session="session-one", client=CLIENT, local=LOCAL, ttl=7)
+
+S = TypeVar("S", bound=ProxyServer)
+
+
+def trustNobody(address: Address) -> bool:
+    """Believe no peer."""
+    return False
+
+
+def trustOnly(*hosts: str) -> Callable[[Address], bool]:
+    """Believe these peers."""
+    return lambda address: address.host in hosts
+
+
+def serverSettings(
+    *,
+    mechanisms: tuple[Mechanism, ...] = tuple(Mechanism),
+    cleartext: bool = True,
+    maxAttempts: int = 3,
+    context: Creator | None = None,
+    trusts: Callable[[Address], bool] = trustNobody,
+) -> ServerSettings:
+    """Say what a listener's clients are promised; without more, everything without TLS."""
+    promises = Promises(mechanisms, cleartext, (b"IMAP4rev1", b"SASL-IR"), b"ready")
+    return ServerSettings(promises, maxAttempts, context, trusts)
+
+
+class Talk(Generic[S]):
+    """One dialogue; the server waits for its next login all the time.
+
+    :ivar client: what the test plays.
+    :ivar greeting: what the server said first.
+    :ivar login: the last login; None while there is none.
+    :ivar ending: why the dialogue is over; None while it is not.
+    """
+
+    def __init__(
+        self, make: Callable[[Network], S], settings: ServerSettings, segments: Segments
+    ) -> None:
+        self.network = Network(segments)
+        self.server = make(self.network)
+        self.server.settings, self.server.origin = settings, ORIGIN
+        self.client = Peer()
+        self.login: Login | None = None
+        self.ending: BaseException | None = None
+        self.network.connect(self.server, self.client)
+        self.server.greet()
+        self.network.pump()
+        self.greeting = self.client.take()
+        self.resume()
+
+    def resume(self) -> None:
+        """Let the server go on to its next login."""
+        self.login = None
+        waiting = Deferred.fromCoroutine(self.server.nextLogin())
+        waiting.addCallbacks(self._loggedIn, self._ended)
+        self.network.pump()
+
+    def _loggedIn(self, login: Login) -> None:
+        self.login = login
+
+    def _ended(self, failure: Failure) -> None:
+        self.ending = failure.value
+
+    def ask(self, data: bytes) -> bytes:
+        """Say something; returns what comes back."""
+        self.client.say(data)
+        self.network.pump()
+        return self.client.take()
+
+    def secure(self, command: bytes) -> bytes:
+        """Ask for TLS, and begin it after the answer; returns the answer."""
+        answer = self.ask(command)
+        self.client.startTLS()
+        self.network.pump()
+        return answer
+
+    def relay(self, challenge: bytes, answer: bytes) -> Any:
+        """Let the server relay a challenge, and answer it.
+
+        :returns: what the server makes of the answer, or the exception.
+        """
+        found: list[Any] = []
+        Deferred.fromCoroutine(self.server.relay(challenge)).addBoth(found.append)
+        self.network.pump()
+        self.ask(answer)
+        return found[0].value if isinstance(found[0], Failure) else found[0]
+
+
+def plain(**changes: Any) -> ServerSettings:
+    """Settings of a listener without TLS that takes no secrets."""
+    return serverSettings(cleartext=False, **changes)
+
+
+def startTLS(**changes: Any) -> ServerSettings:
+    """Settings of a listener that takes secrets after STARTTLS only."""
+    return serverSettings(cleartext=False, context=serverTLS(), **changes)
+
+
+def moved(**changes: Any) -> Origin:
+    """`ORIGIN` with changes."""
+    return attrs.evolve(ORIGIN, **changes)

@@ -1,0 +1,366 @@
+"""What management asks is answered by a real proxy, which has no listener and a store in memory."""
+
+from typing import Any
+
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.testing import MemoryReactorClock
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
+from zope.interface.verify import verifyObject
+
+from mailproxy.config.model import Config
+from mailproxy.control import IControl, LocalControl
+from mailproxy.errors import (
+    ConfigError,
+    InvalidIdentifier,
+    MappingError,
+    ReadOnlyMapping,
+    Stage,
+    UnknownDestination,
+)
+from mailproxy.mapping.interfaces import (
+    IMappingSource,
+    IReloadableMappingSource,
+    IWritableMappingSource,
+)
+from mailproxy.proxy import Proxy
+from tests.test_registry import FakeSession
+
+
+@implementer(IMappingSource)
+class ReadOnlySource:
+    """A table in memory.
+
+    :ivar table: identifier -> destination.
+    :ivar error: when set, how everything fails.
+    """
+
+    def __init__(self) -> None:
+        self.table = {"ann@example.org": "new", "bob@example.org": "gone"}
+        self.error: Exception | None = None
+
+    def lookup(self, identifier: str) -> Deferred[str | None]:
+        """Look it up."""
+        return fail(self.error) if self.error else succeed(self.table.get(identifier))
+
+
+@implementer(IWritableMappingSource, IReloadableMappingSource)
+class WritableSource(ReadOnlySource):
+    """A table in memory that can be written, and read again.
+
+    :ivar reloads: how often it was.
+    """
+
+    reloads = 0
+
+    def store(self, identifier: str, destination: str) -> Deferred[None]:
+        """Write it."""
+        if self.error is None:
+            self.table[identifier] = destination
+        return self._done(None)
+
+    def remove(self, identifier: str) -> Deferred[bool]:
+        """Remove it."""
+        return self._done(self.error is None and bool(self.table.pop(identifier, None)))
+
+    def reload(self) -> Deferred[None]:
+        """Count it."""
+        self.reloads += 1
+        return self._done(None)
+
+    def _done(self, result: Any) -> Deferred[Any]:
+        return fail(self.error) if self.error else succeed(result)
+
+
+def _destination(host: str) -> dict[str, object]:
+    imap = {"port": 143, "tls": "plain"}
+    return {"host": host, "allow_plaintext_auth": True, "protocol": {"imap": imap}}
+
+
+CONFIG = {
+    "destination": {name: _destination(f"{name}.example.org") for name in ("old", "new")},
+    "routing": {"default_destination": "old"},
+    "mapping": {"source": "file", "normalize": "lowercase", "file": {"path": "unused"}},
+}
+
+
+class ControlCase(SynchronousTestCase):
+    """A control over a proxy with two destinations, `old` being the default."""
+
+    def setUp(self) -> None:
+        """Make the proxy; it is not started."""
+        self.use(WritableSource())
+
+    def use(self, source: Any, **mapping: str) -> None:
+        """Make another proxy, over this source."""
+        table = {**CONFIG, "mapping": {"source": "file", "normalize": "lowercase", **mapping}}
+        table["mapping"]["file"] = {"path": "unused"}  # type: ignore[index]
+        self.source, self.clock = source, MemoryReactorClock()
+        config = Config.model_validate(table)
+        self.proxy = Proxy(self.clock, {}, config, source)  # type: ignore[arg-type]
+        self.control = LocalControl(self.proxy)
+
+    def failure(self, question: Deferred[Any], kind: type[Exception]) -> str:
+        """How a question has failed."""
+        return str(self.failureResultOf(question, kind).value)
+
+    def login(self, identifier: str) -> str:
+        """Where a login would go; it fills the cache."""
+        return self.successResultOf(self.proxy.runtime.router.route(identifier)).destination
+
+    def begin(self, name: str, identifier: str | None, destination: str | None) -> FakeSession:
+        """Have a session accepted and routed."""
+        session = FakeSession(name, self.proxy.registry)
+        self.proxy.registry.add(session)
+        self.proxy.registry.routed(session, identifier, destination)
+        return session
+
+
+class InterfaceTests(ControlCase):
+    """What holds for all questions."""
+
+    def test_providesTheInterface(self) -> None:
+        """The control is what management speaks to, and the store what the proxy does."""
+        verifyObject(IControl, self.control)
+        verifyObject(IWritableMappingSource, self.source)
+        verifyObject(IReloadableMappingSource, self.source)
+
+    def test_unusableIdentifiersAreRefused(self) -> None:
+        """By every question that takes one, before anything else is looked at."""
+        for name in ("", "a b", 'a"b', "a\nb", "%ann", "x" * 513):
+            for question in (
+                self.control.mapping(name),
+                self.control.setMapping(name, "nowhere"),
+                self.control.removeMapping(name),
+                self.control.invalidate(name),
+                self.control.connections(name, None, None),
+                self.control.kick(name),
+                self.control.delay(name, 1),
+            ):
+                self.failure(question, InvalidIdentifier)
+
+
+class CountTests(ControlCase):
+    """Counts and health."""
+
+    def test_statsOfAFreshProxy(self) -> None:
+        """All is nought; a rate of nothing is no error."""
+        expected = {
+            "cache_hits": 0,
+            "cache_misses": 0,
+            "hit_rate_pct": 0.0,
+            "cache_entries": 0,
+            "active_connections": 0,
+            "connections": [],
+        }
+        self.assertEqual(self.successResultOf(self.control.stats()), expected)
+
+    def test_statsCount(self) -> None:
+        """Lookups from memory and from the store, and sessions where they are."""
+        for _ in range(3):
+            self.login("ann@example.org")
+        self.begin("1", "ann@example.org", "new")
+        self.begin("2", None, None)
+        stats = self.successResultOf(self.control.stats())
+        self.assertEqual((stats["cache_hits"], stats["cache_misses"]), (2, 1))
+        self.assertEqual((stats["hit_rate_pct"], stats["cache_entries"]), (66.7, 1))
+        self.assertEqual(stats["active_connections"], 2)
+        routed = {"protocol": "imap", "destination": "new", "active": 1}
+        self.assertIn(routed, stats["connections"])
+        self.assertIn({**routed, "destination": None}, stats["connections"])
+
+    def test_destinationsAreReported(self) -> None:
+        """Every declared one, and what has gone wrong with it."""
+        for number in range(5):
+            self.proxy.health.admit("new").failed(Stage.CONNECT, f"192.0.2.{number}")
+        fine = {
+            "destination": "old",
+            "consecutive_failures": 0,
+            "failure_sources": 0,
+            "host_level_failure": False,
+            "down": False,
+        }
+        bad = {
+            "destination": "new",
+            "consecutive_failures": 5,
+            "failure_sources": 5,
+            "host_level_failure": True,
+            "down": True,
+        }
+        self.assertEqual(self.successResultOf(self.control.destinations()), [fine, bad])
+
+    def test_aDestinationIsReset(self) -> None:
+        """Its circuit closes; one that is not declared cannot be meant."""
+        for _ in range(5):
+            self.proxy.health.admit("new").failed(Stage.CONNECT, "192.0.2.1")
+        self.failure(self.control.resetDestination("nowhere"), UnknownDestination)
+        self.assertIsNone(self.successResultOf(self.control.resetDestination("new")))
+        self.assertFalse(
+            any(each["down"] for each in self.successResultOf(self.control.destinations()))
+        )
+
+
+class MappingTests(ControlCase):
+    """Where accounts live."""
+
+    def assertGoes(self, identifier: str, destination: str, *, toDefault: bool) -> None:
+        """Hold what is told of an account against what is expected."""
+        facts = self.successResultOf(self.control.mapping(identifier))
+        told = (facts["destination"], facts["routed_to_default"])
+        self.assertEqual(told, (destination, toDefault), identifier)
+
+    def test_anAccountIsExplained(self) -> None:
+        """Through the rules of a login: letter case, and a master user's name cut off."""
+        facts = self.successResultOf(self.control.mapping("Ann@Example.ORG%root"))
+        expected = {
+            "identifier": "Ann@Example.ORG%root",
+            "normalized": "ann@example.org",
+            "destination": "new",
+            "routed_to_default": False,
+            "cached": False,
+        }
+        self.assertEqual(facts, expected)
+
+    def test_theDefaultIsTold(self) -> None:
+        """For an account that is not mapped, or to a destination that is not declared."""
+        self.assertGoes("new@example.org", "old", toDefault=True)
+        self.assertGoes("bob@example.org", "old", toDefault=True)
+
+    def test_askingDoesNotFillTheCache(self) -> None:
+        """Only a login does, and then it is told."""
+        for cached in (False, False):
+            facts = self.successResultOf(self.control.mapping("ann@example.org"))
+            self.assertIs(facts["cached"], cached)
+        self.assertEqual((self.proxy.cache.entries, self.proxy.cache.misses), (0, 0))
+        self.login("ann@example.org")
+        facts = self.successResultOf(self.control.mapping("ANN@example.org"))
+        self.assertIs(facts["cached"], True)
+        self.assertEqual(self.proxy.cache.hits, 0)
+
+    def test_aStoreThatCannotTellIsAFailureWhereLoginsFail(self) -> None:
+        """What is told is what a login would get, so it follows `on_error`."""
+        self.source.error = MappingError("down")
+        self.assertGoes("ann@example.org", "old", toDefault=True)
+        self.use(WritableSource(), on_error="tempfail")
+        self.source.error = MappingError("down")
+        self.assertEqual(
+            self.failure(self.control.mapping("ann@example.org"), MappingError), "down"
+        )
+
+    def test_aMappingIsWritten(self) -> None:
+        """Under its normalized identifier; the next login goes there."""
+        self.assertEqual(self.login("carol@example.org"), "old")
+        done = self.control.setMapping("Carol@example.org%root", "new")
+        self.assertIsNone(self.successResultOf(done))
+        self.assertEqual(self.source.table["carol@example.org"], "new")
+        self.assertEqual(self.login("carol@example.org"), "new")
+
+    def test_anUndeclaredDestinationIsNotWritten(self) -> None:
+        """The table stays as it is."""
+        before = dict(self.source.table)
+        done = self.control.setMapping("ann@example.org", "nowhere")
+        self.failure(done, UnknownDestination)
+        self.assertEqual(self.source.table, before)
+
+    def test_aMappingIsRemoved(self) -> None:
+        """The answer says whether there was one; the next login goes to the default."""
+        self.login("ann@example.org")
+        for removed in (True, False):
+            done = self.control.removeMapping("ANN@example.org")
+            self.assertIs(self.successResultOf(done), removed)
+        self.assertEqual(self.login("ann@example.org"), "old")
+
+    def test_aFailedWriteForgetsNothing(self) -> None:
+        """The last known answer is what keeps a moved account whole while the store is down."""
+        self.login("ann@example.org")
+        self.source.error = MappingError("down")
+        self.failure(self.control.setMapping("ann@example.org", "old"), MappingError)
+        self.failure(self.control.removeMapping("ann@example.org"), MappingError)
+        self.clock.advance(86400)
+        self.assertEqual(self.login("ann@example.org"), "new")
+
+    def test_aReadOnlyStoreIsNotWritten(self) -> None:
+        """And can be read again all the same."""
+        self.use(ReadOnlySource())
+        self.failure(self.control.setMapping("ann@example.org", "old"), ReadOnlyMapping)
+        self.failure(self.control.removeMapping("ann@example.org"), ReadOnlyMapping)
+        self.login("ann@example.org")
+        self.assertIsNone(self.successResultOf(self.control.reloadMappings()))
+        self.assertEqual(self.proxy.cache.entries, 0)
+
+    def test_aReloadIsSeenByTheNextLogin(self) -> None:
+        """The store is read, then what is remembered is dropped."""
+        self.login("ann@example.org")
+        self.source.table = {}
+        self.assertEqual(self.login("ann@example.org"), "new")
+        self.successResultOf(self.control.reloadMappings())
+        self.assertEqual((self.source.reloads, self.login("ann@example.org")), (1, "old"))
+
+    def test_aFailedReloadForgetsNothing(self) -> None:
+        """The old table is kept, and what is remembered of it."""
+        self.login("ann@example.org")
+        self.source.error = ConfigError(["accounts:3: bad"])
+        self.failure(self.control.reloadMappings(), ConfigError)
+        self.assertEqual(self.proxy.cache.entries, 1)
+
+    def test_oneAccountOrAllAreForgotten(self) -> None:
+        """By any of an account's spellings."""
+        for name in ("ann@example.org", "bob@example.org", "carol@example.org"):
+            self.login(name)
+        self.successResultOf(self.control.invalidate("ANN@example.org"))
+        self.assertEqual(self.proxy.cache.entries, 2)
+        self.successResultOf(self.control.invalidate(None))
+        self.assertEqual(self.proxy.cache.entries, 0)
+
+
+class SessionTests(ControlCase):
+    """Who is connected."""
+
+    def test_sessionsAreDescribed(self) -> None:
+        """With all that the registry knows of them."""
+        self.begin("1", "ann@example.org", "new")
+        expected = {
+            "id": "1",
+            "protocol": "imap",
+            "listener": "imaps",
+            "client": "192.0.2.1:50000",
+            "identifier": "ann@example.org",
+            "destination": "new",
+            "since": 0.0,
+            "bytes_received": 0,
+            "bytes_sent": 0,
+        }
+        found = self.successResultOf(self.control.connections(None, None, None))
+        self.assertEqual(found, [expected])
+
+    def test_sessionsAreFiltered(self) -> None:
+        """By account in any spelling, destination and protocol."""
+        self.begin("1", "ann@example.org", "new")
+        self.begin("2", "bob@example.org", "old")
+        for filters, names in {
+            ("ANN@example.org%root", None, None): ["1"],
+            (None, "old", None): ["2"],
+            (None, None, "imap"): ["1", "2"],
+            (None, None, "pop3"): [],
+            ("ann@example.org", "old", None): [],
+        }.items():
+            found = self.successResultOf(self.control.connections(*filters))
+            self.assertEqual([each["id"] for each in found], names, filters)
+
+    def test_anAccountIsKicked(self) -> None:
+        """Every session of it, and nobody else's."""
+        sessions = [self.begin(name, "ann@example.org", "new") for name in "12"]
+        other = self.begin("3", "bob@example.org", "new")
+        self.assertEqual(self.successResultOf(self.control.kick("ANN@example.org")), 2)
+        self.assertEqual([each.kicks for each in sessions], [1, 1])
+        self.assertEqual(other.kicks, 0)
+
+    def test_newLoginsAreHeld(self) -> None:
+        """Until the time is over, or set to nought."""
+        self.successResultOf(self.control.delay("ANN@example.org", 30))
+        held = self.proxy.registry.held("ann@example.org")
+        self.successResultOf(self.proxy.registry.held("bob@example.org"))
+        self.clock.advance(29)
+        self.assertNoResult(held)
+        self.successResultOf(self.control.delay("ann@example.org", 0))
+        self.successResultOf(held)
