@@ -42,7 +42,7 @@ class _Leg:
         """Let our bytes go to `peer`, and stop reading while it does not take them."""
         self.peer = peer
         self.write = peer.stream.transport.write
-        if not peer.lost:
+        if not peer.stream.lost:
             peer.stream.transport.registerProducer(self.stream.transport, True)
 
     def dataReceived(self, data: bytes) -> None:
@@ -54,7 +54,7 @@ class _Leg:
         """Carry the end of one direction over."""
         self.ended = True
         if self.peer.ended:
-            self.bridge.end(self.ending)
+            self.bridge.end(self.peer.ending)  # it was the first
         elif not self.peer.lost:
             self.peer.finish()
 
@@ -70,8 +70,9 @@ class _Leg:
 
     def connectionLost(self, reason: Failure) -> None:
         """The leg is gone: end the other one too."""
+        first = self.peer if self.peer.ended and not self.ended else self
         self.lost = self.ended = True
-        self.bridge.end(self.ending)
+        self.bridge.end(first.ending)
 
 
 class Bridge:
@@ -99,8 +100,8 @@ class Bridge:
     def run(self) -> Deferred[Ending]:
         """Join the streams; what they have not read goes first.
 
-        :returns: fires with the first event that ended it, once both legs are gone. Cancelling it
-            closes both legs; it still fires with `Ending.CUT`.
+        :returns: fires once both legs are gone, with what ended it: of the legs, the one that ended
+            first. Cancelling it closes both legs and fails it at once, as any Deferred.
         """
         legs = self._client, self._backend
         unread = [leg.stream.detach(leg) for leg in legs]

@@ -171,7 +171,6 @@ class ManagementAPI:
     def resource(self) -> IResource:
         """Make the root of a site."""
         app = Klein()
-        app.url_map.merge_slashes = False
         for call in CALLS:
             self._addRoute(app, call)
         app.handle_errors(HTTPException)(self._unrouted)

@@ -27,9 +27,7 @@ def parse(uri: bytes, required: Sequence[str], optional: Sequence[str] = ()) -> 
     """
     known = (*required, *optional)
     found: dict[str, str] = {}
-    for pair in uri.partition(b"?")[2].split(b"&"):
-        if not pair:
-            continue
+    for pair in filter(None, uri.partition(b"?")[2].split(b"&")):
         name, _, value = (_decode(part, known) for part in pair.partition(b"="))
         if name not in known:
             raise BadParameter(f"unknown parameter; {_known(known)}")

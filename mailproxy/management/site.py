@@ -15,7 +15,6 @@ from twisted.internet.protocol import connectionDone
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel
-from twisted.web.http import Request as PlainRequest
 from twisted.web.resource import IResource
 from twisted.web.server import Request, Site
 
@@ -143,13 +142,7 @@ class _Site(Site):
         self._channels.discard(channel)
 
     def startFactory(self) -> None:
-        """Open no log: a request's line holds identifiers."""
-
-    def stopFactory(self) -> None:
-        """Close no log."""
-
-    def log(self, request: PlainRequest) -> None:
-        """Write nothing."""
+        """Open no access log, whose lines would hold identifiers."""
 
     def acceptableProtocols(self) -> list[bytes]:
         """Speak HTTP/1.1 alone: its limits are ours."""

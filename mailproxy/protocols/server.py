@@ -219,7 +219,7 @@ class ProxyServer(Stream):
         """
         if hide:
             temporary = result.verdict is Verdict.TEMPORARY
-            self.refuse(login.command, Refusal.UNAVAILABLE if temporary else Refusal.AUTHENTICATION)
+            self.refuse(login.command, Refusal.TEMPORARY if temporary else Refusal.AUTHENTICATION)
         else:
             self.answer(login.command, result)
         self._countFailure()

@@ -213,9 +213,11 @@ class RoutingTests(APICase):
 
     def test_unknownPathsAreNotFound(self) -> None:
         """Near misses too; none is a redirection."""
-        paths = "/ /x /Stats /stats/x /stats// //stats /mapping /mappings/x /config/reload /metrics"
-        for path in (*paths.split(), "/stats/..", "/%ff", "/stats%00", "/*", "/healthz/x", "/%2e"):
+        near = "/ /x /Stats /stats/x /stats// //stats /stats%00 /mapping /mappings/x /mappings//x"
+        far = "/config/reload /metrics /stats/.. /healthz/x /* /%2e /%ff"
+        for path in (*near.split(), *far.split()):
             self.assertRefused(self.ask(f"GET {path}"), 404, "not found")
+        self.assertRefused(self.ask("POST /mappings//reload"), 404, "not found")
 
     def test_wrongMethodsAreTold(self) -> None:
         """405 names what is allowed, HEAD where GET is."""
@@ -316,7 +318,14 @@ class TokenTests(APICase):
 
     def test_otherSpellingsOfHealthzNeedAToken(self) -> None:
         """What is open is compared as it came, so that no spelling opens another path."""
-        for path in ("/%68ealthz", "/healthz%2f", "/healthz/../stats", "//healthz", "/healthz;x"):
+        for path in (
+            "/%68ealthz",
+            "/healthz%2f",
+            "/healthz//",
+            "/healthz/../stats",
+            "//healthz",
+            "/healthz;x",
+        ):
             self.assertRefused(self.ask(f"GET {path}", Authorization=""), 401, "token")
 
     def test_strangeTokensAreRefused(self) -> None:

