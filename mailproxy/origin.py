@@ -93,8 +93,7 @@ class Origin:
 
     def imapID(self) -> Fields:
         """Say it as IMAP ID fields, with one hop less: the names that Dovecot's proxies use."""
-        return (
-            *self.description,
+        ours = (
             (b"x-originating-ip", self.client.host.encode()),
             (b"x-originating-port", b"%d" % self.client.port),
             (b"x-connected-ip", self.local.host.encode()),
@@ -103,6 +102,7 @@ class Origin:
             (b"x-session-id", self.session.encode()),
             (b"x-client-transport", b"TLS" if self.secure else b"insecure"),
         )
+        return *self.description[: MAX_FIELDS - len(ours)], *ours
 
 
 def _mayPass(field: tuple[bytes, bytes | None]) -> bool:

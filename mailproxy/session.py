@@ -89,7 +89,7 @@ class Session:
         self._bridge: Bridge | None = None
         self._task: Deferred[None] | None = None
         self._interruption: Outcome | None = None
-        self._greeted = False
+        self._greeted = self._relayed = False
         self._reason = ""
         # A trusted peer's own name for the session goes to the backend; ours stays, it is unique.
         self.id = server.origin.session
@@ -217,11 +217,15 @@ class Session:
         """Dial the backend and log in there."""
         resources, client = self._resources, self._server.origin.client.host
         backend = self._backend = await resources.dialer.open(target, self._server.origin)
+        self._relayed = False
         challenge = self._challenge(target, login.credentials)
         try:
             answer = backend.client.login(login.credentials, challenge)
             result = await within(resources.clock, resources.authTimeout, answer)
         except TimedOut:
+            if self._relayed:
+                # The client's own time is in it: nobody may bring a backend into disrepute so.
+                raise Dismissed(Refusal.TIMEOUT) from None
             backend.attempt.failed(Stage.LOGIN, client)
             raise BackendFailed(Stage.LOGIN, "no answer in time") from None
         except BackendFailed as failed:
@@ -237,12 +241,17 @@ class Session:
         if credentials.token is None:
             return _cancel
         if not target.hideAuthErrors:
-            return self._server.relay
+            return self._relay
 
         async def dismiss(_: bytes) -> bytes:
             return dismissal(credentials.mechanism)
 
         return dismiss
+
+    async def _relay(self, message: bytes) -> bytes | None:
+        """Let the client answer a backend's challenge."""
+        self._relayed = True
+        return await self._server.relay(message)
 
     # Every end
 
@@ -270,10 +279,9 @@ class Session:
 
     def _dismiss(self, refusal: Refusal | None, command: Command | None = None) -> Outcome:
         """Say good-bye, where there has been a hello."""
-        if refusal is not None:
-            self._reason = self._reason or refusal.value
-            if self._greeted:
-                self._server.dismiss(refusal, command)
+        self._reason = self._reason or (refusal.value if refusal is not None else "client left")
+        if refusal is not None and self._greeted:
+            self._server.dismiss(refusal, command)
         return _OUTCOMES.get(refusal, Outcome.LIMIT)
 
     def _interrupted(self) -> Outcome:
