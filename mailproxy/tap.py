@@ -88,8 +88,9 @@ class Options(usage.Options):
     optFlags = [["demo", None, "start two small mail servers, a proxy, and say what to try"]]
 
     def postOptions(self) -> None:
-        """Find the file to read."""
-        self["config"] = self["config"] or os.environ.get(CONFIG_VARIABLE)
+        """Find the file to read; the demonstration has its own, whatever the environment says."""
+        if not self["demo"]:
+            self["config"] = self["config"] or os.environ.get(CONFIG_VARIABLE)
         if bool(self["config"]) == bool(self["demo"]):
             raise usage.UsageError(f"write --config FILE (or set {CONFIG_VARIABLE}), or --demo")
 

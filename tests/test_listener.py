@@ -1,4 +1,4 @@
-"""From an accepted socket to a session: limits, PROXY headers, implicit TLS, and who the client is."""
+"""From an accepted socket to a session: limits, PROXY headers, TLS, and who the client is."""
 
 import ipaddress
 from typing import Any, ClassVar
@@ -220,7 +220,7 @@ class OptionalTests(HeaderCase):
             self.assertEqual(clientAddress(stage), SOCKET)
 
     def test_brokenHeaderIsNoCommand(self) -> None:
-        """What begins as a header and is none closes the connection: a balancer is misconfigured."""
+        """What begins as a header and is none closes the connection: a balancer is at fault."""
         self.assertClosed(*self.arrive("optional", b"PROXY TCP4 nonsense\r\n"))
 
 
