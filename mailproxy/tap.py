@@ -181,5 +181,5 @@ def _stopOnSignals(reactor: ProxyReactor) -> None:
 
 def _welcome(config: Config) -> None:
     """Say what somebody should look at."""
-    for warning in warnings(config):
-        log.warn("{warning}", warning=warning)
+    for text in warnings(config):
+        log.warn("{text}", text=text)

@@ -6,11 +6,11 @@ import resource
 import signal
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from twisted.application.service import IServiceMaker, MultiService, Service
 from twisted.internet.testing import MemoryReactorClock
-from twisted.logger import LogLevel, formatEvent, globalLogPublisher
+from twisted.logger import ILogObserver, LogLevel, formatEvent, globalLogPublisher
 from twisted.plugin import IPlugin
 from twisted.python import usage
 from twisted.python.reflect import namedAny
@@ -80,7 +80,7 @@ class OptionsTests(ConfigTestCase):
 
     def test_pluginNamesThisModule(self) -> None:
         """twistd finds us by one ServiceMaker, whose parts are here."""
-        maker = namedAny("twisted.plugins.mailproxy_plugin.serviceMaker")
+        maker = namedAny("twisted.plugins.mailproxy_plugin.mailproxy")
         verifyObject(IServiceMaker, maker)
         self.assertTrue(IPlugin.providedBy(maker))
         self.assertEqual(maker.tapname, "mailproxy")
@@ -137,19 +137,6 @@ class RefusalTests(TapCase):
         error = self.assertRaises(SystemExit, makeService, options)
         self.assertIn("none.toml", str(error.code))
         self.assertNotIn("Traceback", str(error.code))
-
-    def test_protocolsThatAreNotServed(self) -> None:
-        """What the configuration may name and this version cannot serve, is refused by its key."""
-        pop3 = changed(
-            ('protocol = "imap"', 'protocol = "pop3"'),
-            ("protocol.imap = ", "protocol.pop3 = "),
-            base=ENDPOINT,
-        )
-        unknown = "pop3" not in tap.PROTOCOLS
-        lines = self.refused(pop3) if unknown else []
-        self.assertEqual(
-            lines, ["listener.imaps.protocol: pop3 is not served by this version"] * unknown
-        )
 
     def test_nothingIsServedWithoutItsClass(self) -> None:
         """A protocol without classes, and a store without a source, are refused together."""
@@ -215,8 +202,9 @@ class BuildTests(TapCase):
             changed(('host = "old.', 'tls_allow_invalid_certs = true\nhost = "old.'), base=ENDPOINT)
         )
         events: list[Any] = []
-        globalLogPublisher.addObserver(events.append)
-        self.addCleanup(globalLogPublisher.removeObserver, events.append)
+        observer = cast(ILogObserver, events.append)
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
         self.patch(signal, "signal", lambda *words: None)
         for function, words, named in self.reactor.whenRunningHooks:
             function(*words, **named)
@@ -257,7 +245,7 @@ class DemoTests(TapCase):
         self.patch(signal, "signal", lambda *words: None)
         out = io.StringIO()
         (hook,) = [each for each in self.reactor.whenRunningHooks if each[0] is print]
-        print(*hook[1], **{**hook[2], "file": out})
+        hook[0](*hook[1], **{**hook[2], "file": out})
         self.assertEqual(out.getvalue(), "try this\n")
         self.assertIs(hook[2]["file"], sys.__stdout__)
         self.successResultOf(service.stopService())

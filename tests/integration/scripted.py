@@ -54,6 +54,7 @@ class ScriptedServer:
     The connection is closed when the script returns, and a peer that goes ends it quietly.
 
     :ivar received: all that clients sent, TLS undone.
+    :ivar connections: how many there were; `active`: how many there are.
     :ivar failures: what went wrong in scripts: a test should find it empty.
     """
 
@@ -65,7 +66,8 @@ class ScriptedServer:
         self._script, self._context = script, context
         self.received = bytearray()
         self.failures: list[BaseException] = []
-        self.connections = 0
+        self.connections = self.active = 0
+        self._counting = threading.Lock()
         self._socket = socket.create_server(("127.0.0.1", 0), backlog=512)
         self.port: int = self._socket.getsockname()[1]
         self._thread = threading.Thread(target=self._accept, daemon=True)
@@ -77,7 +79,7 @@ class ScriptedServer:
                 connection, _ = self._socket.accept()
             except OSError:
                 return
-            self.connections += 1
+            self._count(1)
             threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
     def _serve(self, connection: socket.socket) -> None:
@@ -90,6 +92,12 @@ class ScriptedServer:
                 pass  # the peer has gone, which is its right
             except BaseException as failure:
                 self.failures.append(failure)
+        self._count(-1)
+
+    def _count(self, change: int) -> None:
+        with self._counting:
+            self.active += change
+            self.connections += max(0, change)
 
     def close(self) -> None:
         """Accept no more; scripts that run end with their connections."""
