@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 from twisted.internet.defer import Deferred, succeed
 from zope.interface import Interface, implementer
 
+from mailproxy.config.model import Destination
 from mailproxy.errors import ReadOnlyMapping, UnknownDestination
 from mailproxy.mapping.interfaces import IReloadableMappingSource, IWritableMappingSource
 from mailproxy.proxy import Proxy
@@ -35,7 +36,7 @@ class IControl(Interface):
         """Forget a destination's failures; fails with `UnknownDestination`."""
 
     def mapping(identifier: str) -> Deferred[Facts]:
-        """Tell where an account would go now, without filling the cache.
+        """Tell where an account would go now and why, without filling the cache.
 
         Fails with `MappingError` when the store cannot tell.
         """
@@ -129,13 +130,17 @@ class LocalControl:
     async def _mapping(self, identifier: str) -> Facts:
         normalized = self._normalize(identifier)
         cached = self._proxy.cache.peek(normalized)
-        route = await self._proxy.runtime.router.preview(normalized)
+        runtime = self._proxy.runtime
+        route = await runtime.router.preview(normalized)
         return {
             "identifier": identifier,
             "normalized": normalized,
             "destination": route.destination,
             "routed_to_default": route.toDefault,
             "cached": cached,
+            "ground": route.ground.value,
+            "source": runtime.config.mapping.source.value,
+            "endpoints": _endpoints(runtime.config.destination[route.destination]),
         }
 
     def setMapping(self, identifier: str, destination: str) -> Deferred[None]:
@@ -207,6 +212,14 @@ class LocalControl:
 
     async def _delay(self, identifier: str, seconds: int) -> None:
         self._proxy.registry.hold(self._normalize(identifier), seconds)
+
+
+def _endpoints(destination: Destination) -> Facts:
+    """Tell where a destination is, by protocol."""
+    return {
+        protocol: {"host": destination.host, "port": endpoint.port, "tls": endpoint.tls.value}
+        for protocol, endpoint in destination.protocol.items()
+    }
 
 
 def _describe(session: ISession) -> Facts:

@@ -49,6 +49,7 @@ FLOORS = {
     "workers": 5,
     "tap": 6,
     "cli": 6,
+    "cli.*": 6,
     "demo": 6,
     "demo.*": 6,
 }
