@@ -151,7 +151,8 @@ class Dialer:
         try:
             client.settings, client.origin = target.settings, origin
             if target.header:
-                client.send(proxyheader.build(origin.client, origin.local))
+                hops = (proxyheader.HOPS, bytes([origin.ttl - 1]))
+                client.send(proxyheader.build(origin.client, origin.local, [hops]))
             if target.settings.context is not None and not target.settings.startTLS:
                 await client.secureWith(target.settings.context)
             await client.prepare()

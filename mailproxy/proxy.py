@@ -15,6 +15,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 
 from mailproxy.config.model import Config, Destination, Endpoint, Forwarding, Normalize, TLSMode
+from mailproxy.config.values import PASS_THROUGH
 from mailproxy.dial import Dialer, DialReactor, Target
 from mailproxy.health import Health, HealthSettings
 from mailproxy.identity import IdentityRules
@@ -28,7 +29,7 @@ from mailproxy.protocols.client import ClientSettings, ProxyClientFactory
 from mailproxy.protocols.server import ProxyServerFactory, ServerSettings
 from mailproxy.registry import Registry
 from mailproxy.routing import Router
-from mailproxy.session import Resources
+from mailproxy.session import Resources, Session
 from mailproxy.tls import BackendOptions, BackendTLS, ServerTLS
 from mailproxy.waiting import pause
 
@@ -41,10 +42,11 @@ FLUSH_PATIENCE = 2.0
 
 @attrs.frozen
 class Conversations:
-    """A protocol's two factories."""
+    """A protocol's two factories, and the kind of session between them."""
 
     server: type[ProxyServerFactory]
     client: type[ProxyClientFactory]
+    session: type[Session] = Session
 
 
 @attrs.frozen
@@ -131,6 +133,7 @@ class Proxy(Service):
                 for protocol in destination.protocol
                 if protocol in self._protocols
             },
+            passThrough=config.routing.smtp_passthrough_destination or "",
             registry=self.registry,
             metrics=self.metrics,
             authTimeout=server.backend_auth_timeout,
@@ -158,12 +161,14 @@ class Proxy(Service):
         factory = self._protocols[listener.protocol].server
         settings = ServerSettings(
             promises=factory.promises(config.capabilities),
+            hostname=config.server.hostname.encode() if config.server.hostname else None,
             maxAttempts=listener.max_auth_attempts,
             context=certificates if listener.tls is TLSMode.STARTTLS else None,
             trusts=trust(listener.proxy_trusted),
         )
         implicit = certificates if listener.tls is TLSMode.IMPLICIT else None
-        return Terms(settings, resources, implicit, config.server.proxy_ttl)
+        session = self._protocols[listener.protocol].session
+        return Terms(settings, resources, session, implicit, config.server.proxy_ttl)
 
     def _makeListener(self, name: str) -> Listener:
         config = self.runtime.config.listener[name]
@@ -246,7 +251,7 @@ def _clientSettings(
     return ClientSettings(
         context=context,
         startTLS=endpoint.tls is TLSMode.STARTTLS,
-        cleartext=destination.allow_plaintext_auth,
+        cleartext=destination.allow_plaintext_auth or protocol in PASS_THROUGH,
         introduces=destination.forwardingFor(protocol) is Forwarding.XCLIENT,
     )
 

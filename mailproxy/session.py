@@ -41,6 +41,7 @@ class Resources:
     """What sessions work with; a session keeps those that it began with.
 
     :ivar targets: endpoints by destination and protocol.
+    :ivar passThrough: the destination of sessions without a login; empty where there are none.
     :ivar authTimeout: seconds that a backend has to answer a login.
     :ivar bridgeIdle: seconds without a byte that end a bridge.
     """
@@ -50,6 +51,7 @@ class Resources:
     router: Router
     dialer: Dialer
     targets: Mapping[tuple[str, str], Target]
+    passThrough: str
     registry: Registry
     metrics: Metrics
     authTimeout: float
@@ -200,7 +202,6 @@ class Session:
         if identifier is not None:
             await resources.registry.held(identifier)
         route = await resources.router.route(identifier)
-        resources.registry.routed(self, identifier, route.destination)
         self.log.debug(
             "session {session}: {identifier} goes to {destination} ({ground})",
             session=self.id,
@@ -208,9 +209,14 @@ class Session:
             destination=route.destination,
             ground=route.ground.value,
         )
-        target = resources.targets.get((route.destination, self.protocol))
+        return self._target(identifier, route.destination)
+
+    def _target(self, identifier: str | None, destination: str) -> Target:
+        """Put the session on file and find the endpoint that serves it."""
+        self._resources.registry.routed(self, identifier, destination)
+        target = self._resources.targets.get((destination, self.protocol))
         if target is None:
-            raise BackendFailed(Stage.UNSUPPORTED, f"{route.destination} has no {self.protocol}")
+            raise BackendFailed(Stage.UNSUPPORTED, f"{destination} has no {self.protocol}")
         return target
 
     async def _replay(self, target: Target, login: Login) -> tuple[ProxyClient, AuthResult]:
@@ -315,6 +321,27 @@ class Session:
             sent=self.sent,
             seconds=seconds,
         )
+
+
+class Passage(Session):
+    """A session without a login: it goes where the configuration sends all of its protocol."""
+
+    async def _untilAccepted(self, introduction: Coroutine[Any, Any, None]) -> ProxyClient:
+        """Dial at once; the client hears the backend itself."""
+        resources = self._resources
+        await within(resources.clock, self._place.patience, introduction)
+        self._greeted = True
+        try:
+            target = self._target(None, resources.passThrough)
+            self._backend = await resources.dialer.open(target, self._server.origin)
+        except BackendFailed as failed:
+            self._reason = str(failed)
+            raise Dismissed(Refusal.UNAVAILABLE) from failed
+        self._backend.attempt.succeeded()
+        client = self._backend.client
+        # A backend that must be told of the client first has greeted us; its words are passed on.
+        self._server.send(client.opening)
+        return client
 
 
 _OUTCOMES: Mapping[Refusal | None, Outcome] = {

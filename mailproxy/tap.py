@@ -34,7 +34,16 @@ from mailproxy.management import Guard, ManagementAPI, makeFactory
 from mailproxy.mapping.file import FileSource
 from mailproxy.mapping.interfaces import IMappingSource
 from mailproxy.protocols.imap import IMAPClientFactory, IMAPServerFactory
+from mailproxy.protocols.managesieve import ManageSieveClientFactory, ManageSieveServerFactory
+from mailproxy.protocols.passthrough import (
+    LMTPClientFactory,
+    PassThroughServerFactory,
+    SMTPClientFactory,
+)
+from mailproxy.protocols.pop3 import POP3ClientFactory, POP3ServerFactory
+from mailproxy.protocols.submission import SubmissionClientFactory, SubmissionServerFactory
 from mailproxy.proxy import Conversations, Proxy
+from mailproxy.session import Passage
 from mailproxy.sockets import Door, SocketReactor, makeDoors
 
 log = Logger()
@@ -44,6 +53,11 @@ CONFIG_VARIABLE = "PROXY_CONFIG"
 
 PROTOCOLS: Mapping[str, Conversations] = {
     "imap": Conversations(IMAPServerFactory, IMAPClientFactory),
+    "pop3": Conversations(POP3ServerFactory, POP3ClientFactory),
+    "submission": Conversations(SubmissionServerFactory, SubmissionClientFactory),
+    "managesieve": Conversations(ManageSieveServerFactory, ManageSieveClientFactory),
+    "smtp": Conversations(PassThroughServerFactory, SMTPClientFactory, Passage),
+    "lmtp": Conversations(PassThroughServerFactory, LMTPClientFactory, Passage),
 }
 
 

@@ -69,7 +69,7 @@ def _checkHeader(name: str) -> str:
     return name
 
 
-class _Dialogue(Section):
+class Dialogue(Section):
     """The keys that every interactive protocol's capabilities have."""
 
     sasl: Mechanisms = Field(default=MECHANISMS, description="Mechanisms offered, in this order.")
@@ -78,7 +78,7 @@ class _Dialogue(Section):
     )
 
 
-class IMAPCapabilities(_Dialogue):
+class IMAPCapabilities(Dialogue):
     """The `[capabilities.imap]` table."""
 
     advertise: Words = Field(
@@ -88,13 +88,13 @@ class IMAPCapabilities(_Dialogue):
     banner: Printable = Field(default=_BANNER, description="The text of the greeting.")
 
 
-class POP3Capabilities(_Dialogue):
+class POP3Capabilities(Dialogue):
     """The `[capabilities.pop3]` table."""
 
     banner: Printable = Field(default=_BANNER, description="The text of the greeting.")
 
 
-class SubmissionCapabilities(_Dialogue):
+class SubmissionCapabilities(Dialogue):
     """The `[capabilities.submission]` table."""
 
     ehlo: tuple[Printable, ...] = Field(
@@ -104,7 +104,7 @@ class SubmissionCapabilities(_Dialogue):
     banner: Printable = Field(default=_BANNER, description="The text of the greeting.")
 
 
-class ManageSieveCapabilities(_Dialogue):
+class ManageSieveCapabilities(Dialogue):
     """The `[capabilities.managesieve]` table."""
 
     sieve: Words = Field(

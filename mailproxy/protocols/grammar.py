@@ -124,3 +124,8 @@ def quotable(data: bytes) -> bool:
 def quote(data: bytes) -> bytes:
     """Write a quoted string; the caller has made sure that it is `quotable`."""
     return b'"' + data.replace(b"\\", rb"\\").replace(b'"', rb"\"") + b'"'
+
+
+def string(data: bytes) -> bytes:
+    """Write a string: quoted if it can be, else as a literal that comes unasked."""
+    return quote(data) if quotable(data) else b"{%d+}\r\n%b" % (len(data), data)
