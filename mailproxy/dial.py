@@ -4,6 +4,7 @@ Knows health, loops, names, source addresses, retries and the PROXY header; must
 protocol's words, nor whose session it is beyond its `Origin`.
 """
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from itertools import cycle
 from typing import cast
@@ -172,7 +173,7 @@ class Dialer:
             try:
                 return await self._call(target, host, self._timeout / len(addresses))
             except ConnectError as error:
-                reason = error.osError or type(error).__name__
+                reason = os.strerror(error.osError) if error.osError else type(error).__name__
                 failure = BackendFailed(Stage.CONNECT, f"{host}: {reason}", retry=True)
         raise failure
 

@@ -128,5 +128,6 @@ def redact(identifier: str | None) -> str:
     """Write an identifier for a log: a short prefix and a hash that is stable in this process."""
     if identifier is None:
         return "-"
-    digest = blake2s(identifier.encode(), digest_size=4, key=_redactionKey).hexdigest()
+    data = identifier.encode("utf-8", "surrogatepass")
+    digest = blake2s(data, digest_size=4, key=_redactionKey).hexdigest()
     return f"{identifier[: min(3, len(identifier) // 3)]}~{digest}"

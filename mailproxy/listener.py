@@ -28,16 +28,16 @@ HEADER_PATIENCE = 1.0
 class Terms:
     """What holds for clients that come in now.
 
-    :ivar session: the kind of session that this protocol has.
     :ivar implicit: makes TLS at once; None where it does not begin so.
     :ivar ttl: hops that a session may take.
+    :ivar session: the kind of session that this protocol has.
     """
 
     settings: ServerSettings
     resources: Resources
-    session: type[Session]
     implicit: Creator | None
     ttl: int
+    session: type[Session] = Session
 
 
 class Listener:

@@ -109,9 +109,9 @@ class Origin:
             self,
             client=_address(said, b"ADDR", b"PORT") or self.client,
             local=_address(said, b"DESTADDR", b"DESTPORT") or self.local,
-            session=_plain(said.get(b"SESSION", b"")) or self.session,
+            session=_plain(said.get(b"SESSION", b""), 64) or self.session,
             ttl=min(int(hops), 255) if hops.isdigit() and len(hops) < 4 else self.ttl,
-            helo=self.helo if hello is None else hello if _plain(hello) else None,
+            helo=self.helo if hello is None else hello if _plain(hello, 255) else None,
         )
 
     def _facts(self) -> dict[bytes, bytes]:
@@ -129,7 +129,8 @@ class Origin:
     def imapID(self) -> Fields:
         """Say it as IMAP ID fields: the names that Dovecot's proxies use."""
         facts = self._facts()
-        return (*self.description, *((name, facts[key]) for name, key in _FROM_ID.items()))
+        ours = tuple((name, facts[key]) for name, key in _FROM_ID.items())
+        return *self.description[: MAX_FIELDS - len(ours)], *ours
 
     def xclient(self, taken: frozenset[bytes] | None = None, *, smtp: bool = False) -> list[bytes]:
         """Say it as XCLIENT words.
@@ -198,8 +199,8 @@ def _address(said: Mapping[bytes, bytes], host: bytes, port: bytes) -> Address |
         return None
 
 
-def _plain(value: bytes) -> str | None:
+def _plain(value: bytes, longest: int) -> str | None:
     """Take a peer's word when it is short and plain enough to be logged and sent on."""
-    if 0 < len(value) <= 255 and all(33 <= byte <= 126 for byte in value):
+    if 0 < len(value) <= longest and all(33 <= byte <= 126 for byte in value):
         return value.decode("ascii")
     return None

@@ -168,7 +168,7 @@ class Proxy(Service):
         )
         implicit = certificates if listener.tls is TLSMode.IMPLICIT else None
         session = self._protocols[listener.protocol].session
-        return Terms(settings, resources, session, implicit, config.server.proxy_ttl)
+        return Terms(settings, resources, implicit, config.server.proxy_ttl, session)
 
     def _makeListener(self, name: str) -> Listener:
         config = self.runtime.config.listener[name]

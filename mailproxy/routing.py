@@ -103,8 +103,6 @@ class Router:
         if self._onError is OnError.TEMPFAIL:
             raise error
         known = self.cache.stale(identifier) if self._onError is OnError.STALE else None
-        if known is None:
-            return Route(self.default, Ground.FAILED)
-        if known.destination in self.destinations:
+        if known is not None and known.destination in self.destinations:
             return Route(str(known.destination), Ground.STALE)
-        return Route(self.default, Ground.STALE)
+        return Route(self.default, Ground.FAILED)

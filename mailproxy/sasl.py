@@ -63,6 +63,8 @@ def unbase64(line: bytes) -> bytes:
 
     :raises SASLError: on a character outside the alphabet, or bad padding.
     """
+    if len(line) % 4:
+        raise SASLError("not base64")  # b64decode passes over a superfluous `=`
     try:
         return b64decode(line, validate=True)
     except binascii.Error:

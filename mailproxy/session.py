@@ -41,9 +41,9 @@ class Resources:
     """What sessions work with; a session keeps those that it began with.
 
     :ivar targets: endpoints by destination and protocol.
-    :ivar passThrough: the destination of sessions without a login; empty where there are none.
     :ivar authTimeout: seconds that a backend has to answer a login.
     :ivar bridgeIdle: seconds without a byte that end a bridge.
+    :ivar passThrough: the destination of sessions without a login; empty where there are none.
     """
 
     clock: IReactorTime
@@ -51,11 +51,11 @@ class Resources:
     router: Router
     dialer: Dialer
     targets: Mapping[tuple[str, str], Target]
-    passThrough: str
     registry: Registry
     metrics: Metrics
     authTimeout: float
     bridgeIdle: float
+    passThrough: str = ""
 
 
 @attrs.frozen
@@ -91,7 +91,7 @@ class Session:
         self._bridge: Bridge | None = None
         self._task: Deferred[None] | None = None
         self._interruption: Outcome | None = None
-        self._greeted = False
+        self._greeted = self._relayed = False
         self._reason = ""
         # A trusted peer's own name for the session goes to the backend; ours stays, it is unique.
         self.id = server.origin.session
@@ -223,11 +223,15 @@ class Session:
         """Dial the backend and log in there."""
         resources, client = self._resources, self._server.origin.client.host
         backend = self._backend = await resources.dialer.open(target, self._server.origin)
+        self._relayed = False
         challenge = self._challenge(target, login.credentials)
         try:
             answer = backend.client.login(login.credentials, challenge)
             result = await within(resources.clock, resources.authTimeout, answer)
         except TimedOut:
+            if self._relayed:
+                # The client's own time is in it: nobody may bring a backend into disrepute so.
+                raise Dismissed(Refusal.TIMEOUT) from None
             backend.attempt.failed(Stage.LOGIN, client)
             raise BackendFailed(Stage.LOGIN, "no answer in time") from None
         except BackendFailed as failed:
@@ -243,12 +247,17 @@ class Session:
         if credentials.token is None:
             return _cancel
         if not target.hideAuthErrors:
-            return self._server.relay
+            return self._relay
 
         async def dismiss(_: bytes) -> bytes:
             return dismissal(credentials.mechanism)
 
         return dismiss
+
+    async def _relay(self, message: bytes) -> bytes | None:
+        """Let the client answer a backend's challenge."""
+        self._relayed = True
+        return await self._server.relay(message)
 
     # Every end
 
@@ -276,10 +285,9 @@ class Session:
 
     def _dismiss(self, refusal: Refusal | None, command: Command | None = None) -> Outcome:
         """Say good-bye, where there has been a hello."""
-        if refusal is not None:
-            self._reason = self._reason or refusal.value
-            if self._greeted:
-                self._server.dismiss(refusal, command)
+        self._reason = self._reason or (refusal.value if refusal is not None else "client left")
+        if refusal is not None and self._greeted:
+            self._server.dismiss(refusal, command)
         return _OUTCOMES.get(refusal, Outcome.LIMIT)
 
     def _interrupted(self) -> Outcome:

@@ -186,6 +186,7 @@ class IMAPClient(ProxyClient):
 
     _commands = 0
     _tag = b""
+    _preamble = b""
     _capabilities: frozenset[bytes] | None = None
 
     async def readGreeting(self) -> None:
@@ -239,15 +240,14 @@ class IMAPClient(ProxyClient):
 
     async def readStep(self) -> bytes | AuthResult:
         """Read on to a `+` or the tagged answer; what comes untagged goes along with that."""
-        preamble = b""
         while (response := await self._response()).mark != self._tag:
             if response.mark == b"+":
                 return response.whole[2:-2]
             if response.status != b"BYE":
-                preamble += response.whole
-                if len(preamble) > MAX_LINE:
+                self._preamble += response.whole
+                if len(self._preamble) > MAX_LINE:
                     raise LimitExceeded("the answer to a login is too long")
-        return _verdict(response, preamble)
+        return _verdict(response, self._preamble)
 
     async def logInPlainly(self, credentials: Credentials) -> AuthResult | None:
         """Send LOGIN, what cannot be quoted as literals; an early answer is the login's."""

@@ -60,17 +60,17 @@ class Promises:
 class ServerSettings:
     """What holds for the clients of one listener.
 
-    :ivar hostname: what we call ourselves; None: the address that the client connected to.
     :ivar maxAttempts: failed logins before we close.
     :ivar context: makes TLS for STARTTLS; None where it is not offered.
     :ivar trusts: whether a peer at this address is believed when it speaks for its client.
+    :ivar hostname: what we call ourselves; None: the address that the client connected to.
     """
 
     promises: Promises
-    hostname: bytes | None
     maxAttempts: int
     context: Creator | None
     trusts: Callable[[Address], bool]
+    hostname: bytes | None = None
 
 
 S = TypeVar("S", bound="ProxyServer")

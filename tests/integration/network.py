@@ -7,7 +7,10 @@ as a failed login. The tables under `/proc` answer without one.
 import itertools
 import os
 import random
+import re
 import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 PORTS = range(20000, 32000)
@@ -61,6 +64,20 @@ def residentMemory(pid: int) -> int:
     """The resident set of the process `pid`, in bytes."""
     pages = int(Path(f"/proc/{pid}/statm").read_text("ascii").split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+@contextmanager
+def memoryGrowth(pid: int) -> Iterator[Callable[[], int]]:
+    """By how many bytes the process's resident set was ever larger than at the block's start."""
+    Path(f"/proc/{pid}/clear_refs").write_text("5")
+    before = residentMemory(pid)
+
+    def growth() -> int:
+        status = Path(f"/proc/{pid}/status").read_text("ascii")
+        [peak] = re.findall(r"VmHWM:\s+(\d+) kB", status)
+        return int(peak) * 1024 - before
+
+    yield growth
 
 
 def processTree(pid: int) -> list[int]:

@@ -210,7 +210,6 @@ class StartTLSTests(IMAPCase):
         """What an attacker puts behind STARTTLS in the clear is not served inside TLS."""
         talk = self.begin(startTLS())
         answer = talk.ask(b"a STARTTLS\r\nb LOGIN evil evil\r\nc LOGIN ev")
-        self.assertTrue(answer.startswith(b"a OK Begin TLS negotiation now.\r\n"))
         self.assertNotIn(b"\r\nb ", answer)
         self.assertIsNone(talk.login)
 

@@ -1,0 +1,260 @@
+"""What goes over a bridge: much, pushed, pipelined, half-closed; and the clients that people use."""
+
+import hashlib
+import socket
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+from typing import ClassVar
+
+import attrs
+
+from tests.integration import clients
+from tests.integration.accounts import ALICE, ODD
+from tests.integration.dovecot import Account, Dovecot
+from tests.integration.front import ProxyTestCase, behind, listener, settings, standardListeners
+from tests.integration.messages import bigMessage, message
+from tests.integration.network import memoryGrowth
+from tests.integration.wire import LineClient
+
+SIZE = 50_000_000
+MOST_GROWTH = 40_000_000
+"""Bytes of a large message, and by how many the proxy may grow for it."""
+
+
+def named(name: str, account: Account = ALICE) -> Account:
+    """A new account with that one's password."""
+    return attrs.evolve(account, name=f"{name}@example.org")
+
+
+class BridgeTests(ProxyTestCase):
+    """One proxy with TLS on both legs of most sessions, before one Dovecot; accounts per test."""
+
+    server: ClassVar[Dovecot]
+
+    @classmethod
+    def startServers(cls, stack: ExitStack) -> None:
+        """Each account has one message; what a test changes is its own account's."""
+        cls.makeAuthority(stack)
+        names = ("idle", "fetch", "slow", "append", "pipe", "half", "read", "upload")
+        accounts = [*map(named, names), *ODD]
+        cls.keepSecret(*accounts)
+        cls.server = stack.enter_context(Dovecot("legacy", cls.authority, accounts))
+        for account in accounts:
+            cls.server.deliver(account.name, message("on legacy"))
+        listeners = {**standardListeners(), "plain": listener("plain")}
+        destinations = {"legacy": behind(cls.server, proxy_protocol=True)}
+        config = settings(cls.authority, listeners, destinations)
+        config["capabilities"] = {"imap": {"allow_plain_auth_without_tls": True}}
+        cls.startProxy(stack, config)
+
+    # Pushed
+
+    def test_newMailIsAnnounced(self) -> None:
+        """A client in IDLE hears of a message that is delivered meanwhile, by either listener."""
+        for front in ("imaps", "imap"):
+            client = self.loggedIn(named("idle"), front)
+            [exists] = [
+                line for line in client.command(b"a SELECT INBOX") if line.endswith(b" EXISTS")
+            ]
+            client.send(b"b IDLE\r\n")
+            self.assertEqual(client.readLine(), b"+ idling")
+            self.server.deliver(named("idle").name, message("news"))
+            count = int(exists.split()[1])
+            self.assertEqual(client.readUntil(b"* %d EXISTS" % (count + 1))[-1][-7:], b" EXISTS")
+            client.send(b"DONE\r\n")
+            self.assertOK(client.readUntil(b"b "))
+
+    # Much
+
+    def test_aLargeMessageIsFetchedWhole(self) -> None:
+        """50 MB arrive byte for byte, and the proxy's memory stays as it was."""
+        content = self.deliverLarge("fetch")
+        client = self.selected("fetch")
+        with memoryGrowth(self.proxy.pid) as growth:
+            client.send(b"c FETCH 2 BODY.PEEK[]\r\n")
+            self.assertFetched(client, content)
+            self.assertLess(growth(), MOST_GROWTH)
+
+    def test_aClientThatReadsNothingHoldsTheBackendBack(self) -> None:
+        """50 MB wait at the backend, not in our memory; when the client reads, all is there."""
+        content = self.deliverLarge("slow")
+        client = self.selected("slow")
+        [session] = self.connections(identifier=named("slow").name)
+        with memoryGrowth(self.proxy.pid) as growth:
+            client.send(b"c FETCH 2 BODY.PEEK[]\r\n")
+            self.awaitStandstill(session["id"])
+            self.assertLess(growth(), MOST_GROWTH)
+            self.assertFetched(client, content)
+            self.assertLess(growth(), MOST_GROWTH)
+
+    def test_aLargeMessageIsAppendedWhole(self) -> None:
+        """50 MB go up byte for byte, and the proxy's memory stays as it was."""
+        content = bigMessage(SIZE, seed=3)
+        client = self.selected("append")
+        with memoryGrowth(self.proxy.pid) as growth:
+            client.send(b"c APPEND INBOX {%d}\r\n" % len(content))
+            self.assertTrue(client.readLine().startswith(b"+ "))
+            client.send(content + b"\r\n")
+            self.assertOK(client.readUntil(b"c "))
+            self.assertLess(growth(), MOST_GROWTH)
+        client.send(b"c FETCH 2 BODY.PEEK[]\r\n")
+        self.assertFetched(client, content)
+
+    def deliverLarge(self, name: str) -> bytes:
+        """Put a large message into the account's mailbox, as its second."""
+        content = bigMessage(SIZE, seed=len(name))
+        self.server.deliver(named(name).name, content)
+        return content
+
+    def selected(self, name: str) -> LineClient:
+        """Logged in over TLS, INBOX open."""
+        client = self.loggedIn(named(name))
+        self.assertOK(client.command(b"a SELECT INBOX"))
+        return client
+
+    def assertFetched(self, client: LineClient, content: bytes) -> None:
+        """The answer to FETCH is this content."""
+        [line] = client.readUntil(b"* 2 FETCH ")[-1:]
+        self.assertTrue(line.endswith(b"{%d}" % len(content)), line)
+        fetched = client.readExactly(len(content))
+        self.assertEqual(hashlib.sha256(fetched).digest(), hashlib.sha256(content).digest())
+        self.assertOK(client.readUntil(b"c "))
+
+    def awaitStandstill(self, session: str) -> None:
+        """Wait until no byte goes to that client any more."""
+        seen = [-1]
+
+        def still() -> bool:
+            [found] = [each for each in self.connections() if each["id"] == session]
+            seen.append(found["bytes_sent"])
+            return seen[-1] > 10_000 and len(seen) > 20 and seen[-20] == seen[-1]
+
+        self.assertEventually(still, f"bytes still go: {seen}")
+        self.assertLess(seen[-1], SIZE / 2)
+
+    # Pipelined and half-closed
+
+    def test_whatIsPipelinedBehindTheLoginIsNotLost(self) -> None:
+        """Login and commands in one segment, a literal among them: all answered, in order."""
+        user, password = named("pipe").name.encode(), ALICE.password
+        text = message("pipelined")
+        commands = (
+            b"a LOGIN {%d+}\r\n%b %b\r\n" % (len(user), user, password)
+            + b"b SELECT INBOX\r\n"
+            + b"c APPEND Drafts {%d+}\r\n%b\r\n" % (len(text), text)
+            + b"d CREATE Drafts\r\n"
+            + b"e APPEND Drafts {%d+}\r\n%b\r\n" % (len(text), text)
+            + b"f FETCH 1 BODY.PEEK[HEADER.FIELDS (SUBJECT)]\r\ng LOGOUT\r\n"
+        )
+        for front in ("imaps", "imap", "plain"):
+            client = self.greeted(front)
+            client.send(commands)
+            answer = client.readToEnd()
+            tagged = [line[:4] for line in answer.split(b"\r\n") if line[1:2] == b" " and line[:1] != b"*"]
+            folder = b"d OK" if front == "imaps" else b"d NO"
+            missing = b"c NO" if front == "imaps" else b"c OK"
+            expected = [b"a OK", b"b OK", missing, folder, b"e OK", b"f OK", b"g OK"]
+            self.assertEqual(tagged, expected)
+            self.assertIn(b"Subject: on legacy", answer)
+
+    def test_whatIsPipelinedBehindARefusedLoginIsOurs(self) -> None:
+        """A login, a command, and a better login in one segment."""
+        user = named("pipe").name.encode()
+        client = self.greeted()
+        client.send(
+            b"a LOGIN %b wrong\r\nb NOOP\r\nc SELECT INBOX\r\n"
+            b"d LOGIN %b %b\r\ne SELECT INBOX\r\nf LOGOUT\r\n" % (user, user, ALICE.password)
+        )
+        answer = client.readToEnd()
+        for expected in (b"a NO [AUTH", b"b OK", b"c BAD", b"d OK [CAPA", b"e OK", b"f OK"):
+            self.assertIn(b"\r\n" + expected, b"\r\n" + answer)
+
+    def test_aClientMayEndItsSideFirst(self) -> None:
+        """The answers to what it sent before still come, and then the end."""
+        client = self.loggedIn(named("half"), "plain")
+        client.send(b"a SELECT INBOX\r\nb FETCH 1 BODY.PEEK[]\r\nc LOGOUT\r\n")
+        client.socket.shutdown(socket.SHUT_WR)
+        answer = client.readToEnd()
+        self.assertIn(b"Subject: on legacy", answer)
+        self.assertRegex(answer, rb"\r\nc OK [^\r\n]*\r\n\Z")
+
+    def test_theEndIsLoggedWithItsBytes(self) -> None:
+        """One line tells listener, client, destination, outcome and bytes each way."""
+        mark = self.proxy.log.mark()
+        client = self.loggedIn(named("read"))
+        client.send(b"z LOGOUT\r\n")
+        sent = len(client.readToEnd())
+        address = "{}:{}".format(*client.socket.getsockname())
+        client.close()
+        line = self.proxy.log.waitForLine(f"imap imaps from {address}", since=mark)
+        self.assertRegex(line, rf"on legacy, bridged \(.*\), 10 bytes in, {sent} out, \d")
+        self.assertNotIn(named("read").name, line)
+
+    # The clients that people use
+
+    def workFolder(self) -> Path:
+        """A folder for a program's files."""
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        return Path(folder.name)
+
+    def test_imaplib(self) -> None:
+        """Python's own client, by both modes of TLS."""
+        for front in ("imaps", "imap"):
+            client = clients.openIMAP(self.target(front), self.context)
+            self.addCleanup(client.shutdown)
+            client.login(named("read").name, ALICE.password.decode())
+            self.assertEqual(clients.subjects(client), ["on legacy"])
+            client.logout()
+
+    def test_curlReadsAndWrites(self) -> None:
+        """Curl fetches a message and appends one, by both modes of TLS."""
+        draft = self.workFolder() / "draft"
+        draft.write_bytes(message("by curl"))
+        for front, scheme in (("imaps", "imaps"), ("imap", "imap")):
+            target = self.target(front)
+            done = clients.curl(target, named("read"), scheme, "INBOX;MAILINDEX=1")
+            self.assertEqual(done.status, 0, done.output)
+            self.assertIn("Subject: on legacy", done.output)
+            done = clients.curl(target, named("upload"), scheme, "INBOX", "-T", str(draft))
+            self.assertEqual(done.status, 0, done.output)
+        client = self.loggedIn(named("upload"))
+        self.assertIn(b"* 3 EXISTS", client.command(b"a SELECT INBOX"))
+
+    def test_mbsync(self) -> None:
+        """isync copies a mailbox, by both modes of TLS, and odd passwords do not matter."""
+        for front in ("imaps", "imap"):
+            for account in (named("read"), ODD[0], ODD[1]):
+                folder = self.workFolder()
+                done = clients.mbsync(folder, self.target(front), account)
+                self.assertEqual(done.status, 0, done.output)
+                [copy] = (folder / "mail" / "INBOX").glob("[nc]*/*")
+                self.assertIn(b"Subject: on legacy", copy.read_bytes())
+
+    def test_fetchmail(self) -> None:
+        """Fetchmail gets the message, by both modes of TLS."""
+        for front in ("imaps", "imap"):
+            for account in (named("read"), ODD[0]):
+                folder = self.workFolder()
+                done = clients.fetchmail(folder, self.target(front), account)
+                self.assertEqual(done.status, 0, done.output)
+                self.assertIn("Subject: on legacy", (folder / "fetched").read_text())
+
+    def test_openssl(self) -> None:
+        """s_client verifies us, by both modes and versions of TLS, and logs in by hand."""
+        text = f"a LOGIN {named('read').name} {ALICE.password.decode()}\r\nb LOGOUT\r\n"
+        for front in ("imaps", "imap"):
+            for version in ("-tls1_2", "-tls1_3"):
+                done = clients.opensslClient(self.target(front), "imap", text, version)
+                self.assertEqual(done.status, 0, done.output)
+                self.assertRegex(done.output, r"a OK \[CAPABILITY [^]]*\] Logged in")
+                self.assertIn("b OK Logout completed", done.output)
+
+    def test_oldVersionsOfTLSAreRefused(self) -> None:
+        """TLS 1.1 has had its time."""
+        done = clients.opensslClient(
+            self.target(), "imap", "", "-tls1_1", "-cipher", "DEFAULT@SECLEVEL=0"
+        )
+        self.assertNotEqual(done.status, 0, done.output)
+        self.assertRegex(done.output, "protocol version|no protocols available")
