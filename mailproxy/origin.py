@@ -100,7 +100,8 @@ class Origin:
             name, equals, value = word.partition(b"=")
             if not equals:
                 raise ProtocolError("an XCLIENT word without a value")
-            said[name.upper()] = fromXtext(value)
+            if value.upper() not in _UNKNOWN:
+                said[name.upper()] = fromXtext(value)
         return self._believe(said)
 
     def _believe(self, said: Mapping[bytes, bytes]) -> Self:
@@ -151,6 +152,9 @@ class Origin:
         ]
 
 
+_UNKNOWN = (b"[UNAVAILABLE]", b"[TEMPUNAVAIL]")
+"""How a proxy says by XCLIENT that it does not know (as Postfix documents it)."""
+
 _FROM_ID = {
     b"x-originating-ip": b"ADDR",
     b"x-originating-port": b"PORT",
@@ -162,10 +166,14 @@ _FROM_ID = {
 }
 
 
+_ESCAPED = b'+="(){}%*\\'
+"""`+` and `=` have to be; the others mean something to ManageSieve."""
+
+
 def toXtext(value: bytes) -> bytes:
-    """Write a value so that it can stand in an SMTP command (RFC 1891, section 5)."""
+    """Write a value so that it can stand in a command (RFC 1891, section 5)."""
     return b"".join(
-        bytes([byte]) if 33 <= byte <= 126 and byte not in b"+=" else b"+%02X" % byte
+        bytes([byte]) if 33 <= byte <= 126 and byte not in _ESCAPED else b"+%02X" % byte
         for byte in value
     )
 

@@ -237,10 +237,14 @@ class Session:
         except BackendFailed as failed:
             backend.attempt.failed(failed.stage, client)
             raise
+        self._served(backend)
+        return backend.client, result
+
+    def _served(self, backend: Backend) -> None:
+        """A backend has done its part: it is well, and its TLS session is worth keeping."""
         backend.attempt.succeeded()
         if backend.client.settings.context is not None:
             backend.client.settings.context.remember(backend.client.transport)
-        return backend.client, result
 
     def _challenge(self, target: Target, credentials: Credentials) -> Challenge:
         """Choose who answers when the backend asks once more: only a token's refusal may."""
@@ -341,12 +345,12 @@ class Passage(Session):
         self._greeted = True
         try:
             target = self._target(None, resources.passThrough)
-            self._backend = await resources.dialer.open(target, self._server.origin)
+            backend = self._backend = await resources.dialer.open(target, self._server.origin)
         except BackendFailed as failed:
             self._reason = str(failed)
             raise Dismissed(Refusal.UNAVAILABLE) from failed
-        self._backend.attempt.succeeded()
-        client = self._backend.client
+        self._served(backend)
+        client = backend.client
         # A backend that must be told of the client first has greeted us; its words are passed on.
         self._server.send(client.opening)
         return client

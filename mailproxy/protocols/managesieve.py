@@ -67,7 +67,7 @@ class ManageSieveServer(ProxyServer):
 
     async def continuation(self, challenge: bytes) -> bytes:
         """Ask by a string, and read one."""
-        self.send(grammar.quote(challenge) + b"\r\n")
+        self.send(_toClient(challenge) + b"\r\n")
         pieces = await readPieces(self, await self.readLine())
         return grammar.strings(grammar.parse(pieces), 1)[0]
 
@@ -112,7 +112,7 @@ class ManageSieveServer(ProxyServer):
             self.reply(b'OK "Completed."')
             return
         (tag,) = grammar.strings(command.arguments, 1)
-        self.reply(b'OK (TAG %b) "Completed."' % grammar.string(tag))
+        self.reply(b'OK (TAG %b) "Completed."' % _toClient(tag))
 
     async def logoutVerb(self, command: Command) -> None:
         """Serve LOGOUT."""
@@ -138,6 +138,11 @@ class ManageSieveServer(ProxyServer):
         b"AUTHENTICATE": authenticateVerb,
         b"XCLIENT": xclientVerb,
     }
+
+
+def _toClient(data: bytes) -> bytes:
+    """Write a string; a server's literals are not marked as those of a client (section 4)."""
+    return grammar.quote(data) if grammar.quotable(data) else b"{%d}\r\n%b" % (len(data), data)
 
 
 @attrs.frozen
@@ -170,45 +175,54 @@ class _Response:
 class ManageSieveClient(ProxyClient):
     """Us, as the ManageSieve client of a backend."""
 
-    _capabilities: Mapping[bytes, bytes] = {}
+    _capabilities: Mapping[bytes, bytes] | None = None
 
     async def readGreeting(self) -> None:
         """Take the capability block and its OK; BYE and NO are temporary refusals."""
         capabilities: dict[bytes, bytes] = {}
-        while not (response := await self._response()).status:
+        for _ in range(_MOST_CAPABILITIES):
+            response = await self._response()
+            if response.status:
+                break
             name, *value = response.strings or [b""]
             capabilities[name.upper()] = value[0] if value else b""
-            if len(capabilities) > _MOST_CAPABILITIES:
-                raise LimitExceeded("the capability block is too long")
+        else:
+            raise LimitExceeded("the capability block is too long")
         if response.status != b"OK":
             raise BackendFailed(Stage.GREETING, "greeted with a refusal", retry=True)
         self._capabilities = capabilities
 
     async def requestTLS(self) -> None:
         """Ask for STARTTLS; the block from before it does not count."""
-        if b"STARTTLS" not in self._capabilities:
+        if self._capability(b"STARTTLS") is None:
             raise BackendFailed(Stage.PREPARE, "STARTTLS is not offered")
         if not await self._accepts(b"STARTTLS"):
             raise BackendFailed(Stage.PREPARE, "STARTTLS is refused")
-        self._capabilities = {}
+        self._capabilities = None
 
     async def readCapabilities(self) -> None:
         """Read the block that comes by itself after the handshake."""
-        if not self._capabilities:
+        if self._capabilities is None:
             await self.readGreeting()
 
     async def introduce(self) -> None:
         """Send XCLIENT with what the backend takes, where the endpoint asks for it."""
-        taken = self._capabilities.get(b"XCLIENT")
-        if self.settings.introduces and taken is not None:
-            words = self.origin.xclient(frozenset(taken.upper().split()))
-            if not await self._accepts(b" ".join([b"XCLIENT", *words])):
-                raise BackendFailed(Stage.PREPARE, "XCLIENT is refused")
+        taken = self._capability(b"XCLIENT")
+        if not self.settings.introduces or taken is None:
+            return
+        # Dovecot's Pigeonhole lists no attributes: it takes them all.
+        words = self.origin.xclient(frozenset(taken.upper().split()) or None)
+        if words and not await self._accepts(b" ".join([b"XCLIENT", *words])):
+            raise BackendFailed(Stage.PREPARE, "XCLIENT is refused")
 
     @property
     def mechanisms(self) -> frozenset[bytes]:
         """The SASL mechanisms of the block."""
-        return frozenset(self._capabilities.get(b"SASL", b"").upper().split())
+        return frozenset((self._capability(b"SASL") or b"").upper().split())
+
+    def _capability(self, name: bytes) -> bytes | None:
+        """The value of a capability, empty for one without; None when it is not in the block."""
+        return (self._capabilities or {}).get(name)
 
     def sendAuthenticate(self, mechanism: bytes, initial: bytes) -> bool:
         """Send AUTHENTICATE with the initial response."""

@@ -36,7 +36,7 @@ class PassThroughClient(SubmissionClient):
         """Introduce the client; the greeting that follows is for its ears."""
         if self.settings.introduces:
             await self.readCapabilities()
-            if not self.offers(b"XCLIENT"):
+            if b"ADDR" not in self.attributes:
                 raise BackendFailed(Stage.UNSUPPORTED, "XCLIENT is not offered to us")
             await self.introduce()
 

@@ -27,7 +27,7 @@ _REFUSALS: Mapping[Refusal, bytes] = {
     Refusal.SHUTDOWN: b"-ERR [SYS/TEMP] Server shutting down, try again later.",
 }
 
-_TEMPORARY = (b"[SYS/TEMP]", b"[IN-USE]", b"[LOGIN-DELAY]")
+_TEMPORARY = (b"[SYS/TEMP]", b"[SYS/PERM]", b"[IN-USE]", b"[LOGIN-DELAY]")
 """Response codes of an error that says nothing about the password (RFC 2449, 3206)."""
 
 _LONGEST_COMMAND = 255
@@ -172,7 +172,7 @@ class POP3Client(ProxyClient):
         if await self._accepts(b"CAPA"):
             size = 0
             while (line := await self.readLine()) != b".":
-                size += len(line)
+                size += len(line) + 2
                 if size > MAX_LINE:
                     raise LimitExceeded("the capability list is too long")
                 name, *values = line.upper().split() or [b""]
@@ -227,12 +227,17 @@ class POP3Client(ProxyClient):
         if (self._capabilities and not self._offers(b"USER")) or b"\r" in words or b"\n" in words:
             return None
         self.send(b"USER %b\r\n" % credentials.user)
-        result = await self.readStep()
-        if not isinstance(result, AuthResult) or not result.accepted:
-            return result if isinstance(result, AuthResult) else None
-        self.send(b"PASS %b\r\n" % credentials.secret)
-        result = await self.readStep()
-        return result if isinstance(result, AuthResult) else None
+        result = await self._readAnswer()
+        if result.accepted:
+            self.send(b"PASS %b\r\n" % credentials.secret)
+            result = await self._readAnswer()
+        return result
+
+    async def _readAnswer(self) -> AuthResult:
+        step = await self.readStep()
+        if not isinstance(step, AuthResult):
+            raise ProtocolError("a challenge where none belongs")
+        return step
 
     def _offers(self, capability: bytes) -> bool:
         return capability in (self._capabilities or {})

@@ -313,10 +313,10 @@ class ProxyServer(Stream):
         """
         try:
             return await self.challenge(message)
-        except SASLError:
-            return None
         except LimitExceeded:
             raise Dismissed(Refusal.TOO_BIG) from None
+        except ProtocolError:
+            return None
         except PeerGone as gone:
             raise Dismissed(None) from gone
 

@@ -31,7 +31,8 @@ REFUSALS: Mapping[Refusal, bytes] = {
 }
 
 _HELLO = re.compile(rb"[\x21-\x7e]{1,255}\Z")
-_LINE = re.compile(rb"([2-5][0-9]{2})([ -]?)(.*)\Z", re.DOTALL)
+_LINE = re.compile(rb"([2-5][0-9]{2})(?:([ -])([^\r\n]*))?\Z")
+_REFUSED = {b"4": Verdict.TEMPORARY, b"5": Verdict.REFUSED}
 _LONGEST_COMMAND = 512
 """Bytes of a command with its line end (RFC 5321, section 4.5.3.1.4)."""
 
@@ -40,7 +41,7 @@ class SubmissionServer(ProxyServer):
     """Us, as a submission server that takes no mail before a login."""
 
     lineEnd = b"\r\n"
-    _heard = False
+    _heard = _parted = False
 
     def greeting(self) -> bytes:
         """Say hello."""
@@ -73,7 +74,8 @@ class SubmissionServer(ProxyServer):
         return await self.readLine()
 
     def reply(self, *lines: bytes) -> None:
-        """Send one reply, whole."""
+        """Send one reply, whole; one that begins with 421 is our last."""
+        self._parted = lines[0].startswith(b"421")
         self.send(b"\r\n".join([*lines, b""]))
 
     def refuse(self, command: Command, refusal: Refusal) -> None:
@@ -86,6 +88,8 @@ class SubmissionServer(ProxyServer):
             self.reply(b"500 5.5.2 Malformed command.")
         elif command.verb == b"MAIL":
             self.reply(b"530 5.7.0 Authentication required.")
+        elif command.verb in (b"EHLO", b"HELO"):
+            self.reply(b"501 5.5.4 A name is required.")
         else:
             self.reply(b"503 5.5.1 Not now, or unknown.")
 
@@ -97,9 +101,19 @@ class SubmissionServer(ProxyServer):
         """Pass on what the backend said, all lines of it."""
         self.reply(result.preamble + result.reply)
 
+    def reject(self, login: Login, result: AuthResult, *, hide: bool) -> None:
+        """Tell a refusal; a backend's 421 that we pass on ends our conversation as it ended its.
+
+        :raises Dismissed: then, or when it was the last attempt.
+        """
+        super().reject(login, result, hide=hide)
+        if self._parted:
+            raise Dismissed(Refusal.UNAVAILABLE)
+
     def dismiss(self, refusal: Refusal, command: Command | None) -> None:
-        """Say 421, or why the line was too long."""
-        self.reply(REFUSALS[refusal])
+        """Say 421, once, or why the line was too long."""
+        if not self._parted:
+            self.reply(REFUSALS[refusal])
 
     async def ehloVerb(self, command: Command) -> None:
         """Serve EHLO."""
@@ -176,16 +190,18 @@ class SubmissionClient(ProxyClient):
     """
 
     hello = b"EHLO"
+    lineEnd = b"\r\n"
     opening = b""
     _extensions: Mapping[bytes, tuple[bytes, ...]] = {}
 
     async def readGreeting(self) -> None:
         """Take 220; everything else is a temporary refusal."""
-        self._greetedBy(await self._reply())
-
-    def _greetedBy(self, reply: _Reply) -> None:
+        reply = await self._reply()
         if reply.code != b"220":
             raise BackendFailed(Stage.GREETING, f"greeted with {reply.code.decode()}", retry=True)
+        self._greetedBy(reply)
+
+    def _greetedBy(self, reply: _Reply) -> None:
         self.opening = reply.preamble + reply.last + b"\r\n"
         self._extensions = {}
 
@@ -194,8 +210,7 @@ class SubmissionClient(ProxyClient):
         if self._extensions:
             return
         reply = await self._command(self.hello + b" " + self._ownName())
-        if reply.code != b"250":
-            raise BackendFailed(Stage.PREPARE, f"EHLO is answered by {reply.code.decode()}")
+        _expect(b"250", reply, "EHLO")
         words = [line.upper().split() for line in reply.lines[1:]]
         self._extensions = {b"": (), **{first: tuple(rest) for first, *rest in filter(None, words)}}
 
@@ -209,20 +224,29 @@ class SubmissionClient(ProxyClient):
         await self.readCapabilities()
         if not self.offers(b"STARTTLS"):
             raise BackendFailed(Stage.PREPARE, "STARTTLS is not offered")
-        if (await self._command(b"STARTTLS")).code != b"220":
-            raise BackendFailed(Stage.PREPARE, "STARTTLS is refused")
+        _expect(b"220", await self._command(b"STARTTLS"), "STARTTLS")
         self._extensions = {}
 
     async def introduce(self) -> None:
         """Send what XCLIENT takes of what we know; the backend then greets anew."""
-        if self.settings.introduces and self.offers(b"XCLIENT"):
-            words = self.origin.xclient(frozenset(self._extensions[b"XCLIENT"]), smtp=True)
-            if words:
-                self._greetedBy(await self._command(b"XCLIENT " + b" ".join(words)))
+        if not (self.settings.introduces and self.offers(b"XCLIENT")):
+            return
+        words = self.origin.xclient(self.attributes, smtp=True)
+        if len(b" ".join(words)) > _LONGEST_COMMAND - len(b"XCLIENT \r\n"):
+            words = [word for word in words if not word.startswith(b"HELO=")]
+        if words:
+            reply = await self._command(b"XCLIENT " + b" ".join(words))
+            _expect(b"220", reply, "XCLIENT")
+            self._greetedBy(reply)
 
     def offers(self, extension: bytes) -> bool:
         """Whether the backend's last EHLO lists an extension."""
         return extension in self._extensions
+
+    @property
+    def attributes(self) -> frozenset[bytes]:
+        """What may be said by XCLIENT; nothing where it is not offered."""
+        return frozenset(self._extensions.get(b"XCLIENT", ()))
 
     @property
     def mechanisms(self) -> frozenset[bytes]:
@@ -243,10 +267,9 @@ class SubmissionClient(ProxyClient):
         reply = await self._reply()
         if reply.code == b"334":
             return reply.lines[-1].strip()
-        if reply.code == b"235":
-            verdict = Verdict.ACCEPTED
-        else:
-            verdict = Verdict.TEMPORARY if reply.code[:1] == b"4" else Verdict.REFUSED
+        verdict = Verdict.ACCEPTED if reply.code == b"235" else _REFUSED.get(reply.code[:1])
+        if verdict is None:
+            raise ProtocolError("no answer to a login")
         return AuthResult(verdict, reply.preamble, reply.last)
 
     async def _command(self, command: bytes) -> _Reply:
@@ -262,12 +285,20 @@ class SubmissionClient(ProxyClient):
             found = _LINE.match(line)
             if found is None:
                 raise ProtocolError("no SMTP reply")
-            texts.append(found[3])
+            texts.append(found[3] or b"")
             if found[2] != b"-":
                 return _Reply(found[1], tuple(texts), preamble, line)
             preamble += line + b"\r\n"
             if len(preamble) > MAX_LINE:
                 raise LimitExceeded("a reply is too long")
+
+
+def _expect(code: bytes, reply: _Reply, command: str) -> None:
+    """Make sure that a command before the login has done what it should."""
+    if reply.code != code:
+        temporary = reply.code.startswith(b"4")
+        detail = f"{command} is answered by {reply.code.decode()}"
+        raise BackendFailed(Stage.PREPARE, detail, retry=temporary)
 
 
 class SubmissionServerFactory(ProxyServerFactory):

@@ -46,6 +46,21 @@ def behind(server: Dovecot, tls: str = "implicit", **more: object) -> Table:
     return destination(secure if tls == "implicit" else open_, server.hostname, tls, **more)
 
 
+def listenersFor(protocol: str, **more: object) -> dict[str, Table]:
+    """A protocol's two, `secure` and `upgrading`, with the same further keys."""
+    return {
+        "secure": listener("implicit", protocol=protocol, **more),
+        "upgrading": listener("starttls", protocol=protocol, **more),
+    }
+
+
+def reaching(server: Dovecot, protocol: str, tls: str = "implicit", **more: object) -> Table:
+    """A Dovecot as a destination for another protocol; with `proxy_protocol` by a header's port."""
+    port = server.doors[protocol].port(tls, proxied=bool(more.get("proxy_protocol")))
+    endpoints = {protocol: {"port": port, "tls": tls}}
+    return destination(port, server.hostname, tls, protocol=endpoints, **more)
+
+
 def settings(
     authority: Authority, listeners: Mapping[str, Table], destinations: Mapping[str, Table]
 ) -> Table:
