@@ -227,11 +227,6 @@ class OptionalTests(HeaderCase):
 class ImplicitTests(HeaderCase):
     """PROXY headers in front of implicit TLS."""
 
-    def shake(self, client: Client, stage: Theatre) -> None:
-        """Begin TLS."""
-        client.startTLS(clientTLS())
-        stage.network.pump()
-
     def arriveForTLS(self, mode: str, said: bytes = b"") -> tuple[Theatre, Client]:
         """Let a client in that begins TLS right behind what it says."""
         stage, client = self.arrive(mode, b"", implicit=serverTLS(), listener={"tls": "implicit"})
@@ -253,6 +248,17 @@ class ImplicitTests(HeaderCase):
         for mode in ("optional", "off"):
             stage, client = self.arriveForTLS(mode)
             self.assertServedFor(stage, client, SOCKET)
+
+    def test_slowHeaderThenTLS(self) -> None:
+        """Where the client speaks first, a header may come as late as the handshake may."""
+        stage, client = self.arrive(
+            "optional", b"", implicit=serverTLS(), listener={"tls": "implicit"}
+        )
+        stage.network.advance(HEADER_PATIENCE * 5)
+        client.say(HEADER)
+        client.startTLS(clientTLS())
+        stage.network.pump()
+        self.assertServedFor(stage, client, CLIENT)
 
     def test_headerThatIsOff(self) -> None:
         """Where headers are off, one is no TLS."""

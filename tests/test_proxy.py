@@ -15,7 +15,7 @@ from mailproxy.proxy import FLUSH_PATIENCE, REPORT_INTERVAL, Conversations, Prox
 from mailproxy.sasl import Mechanism, fromPassword
 from tests.config.support import ConfigTestCase
 from tests.dialling import Backend, Dialling
-from tests.stage import LOGIN, Client, MemorySource
+from tests.stage import LOGIN, Client, MemorySource, endAll
 from tests.support import clientTLS
 
 PROTOCOLS = {"imap": Conversations(IMAPServerFactory, IMAPClientFactory)}
@@ -101,8 +101,10 @@ class ProxyCase(ConfigTestCase):
         self.proxy = self.build(self.config)
 
     def build(self, config: Config) -> Proxy:
-        """Make a proxy."""
-        return Proxy(cast(DialReactor, self.network), PROTOCOLS, config, self.source)
+        """Make a proxy, whose sessions end with the test."""
+        proxy = Proxy(cast(DialReactor, self.network), PROTOCOLS, config, self.source)
+        self.addCleanup(endAll, proxy.registry)
+        return proxy
 
     def target(self, name: str) -> Target:
         """What is dialled for IMAP on a destination."""
