@@ -142,6 +142,16 @@ class OpenTests(DialCase):
         self.assertEqual(self.called, [SIXTH, HOST, OTHER])
         self.assertEqual(self.failures(), (0, False))
 
+    def test_addressThatIsNoUseIsNotTriedFirstAgain(self) -> None:
+        """After a bad greeting the next attempt begins with the next address."""
+        self.network.nameResolver.names[NAME] = [HOST, OTHER]
+        opened = self.open(host=NAME)
+        self.answer(Far(greeting=b"* BYE busy\r\n"))
+        self.network.advance(0.2)
+        self.answer(Far())
+        self.successResultOf(opened)
+        self.assertEqual(self.called, [HOST, OTHER])
+
     def test_silentAddressDoesNotTakeAllTheTime(self) -> None:
         """The time is shared among the addresses."""
         self.network.nameResolver.names[NAME] = [HOST, OTHER]

@@ -47,7 +47,7 @@ def afterSTARTTLS(data: bytes) -> Script:
             peer.hold()
         else:
             peer.startTLS(peer.upgrade)
-            peer.answer(b"OK [CAPABILITY IMAP4rev1 SASL-IR AUTH=PLAIN] which may be CAPABILITY")
+            peer.answer(b"OK [CAPABILITY IMAP4rev1 SASL-IR AUTH=PLAIN] these")
             peer.answer(b"OK Logged in")
             peer.hold()
 

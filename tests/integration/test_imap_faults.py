@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from tests.integration.accounts import ALICE, at
 from tests.integration.certificates import Authority, CertificateFiles, pinOf, serverContext
-from tests.integration.faults import AT_LOGIN, BEFORE_LOGIN, WITHOUT_STARTTLS
+from tests.integration.faults import AT_LOGIN, BEFORE_LOGIN, WITHOUT_STARTTLS, afterSTARTTLS
 from tests.integration.front import ProxyTestCase, Table, destination, settings, standardListeners
 from tests.integration.scripted import Script, ScriptedServer, answering, wellBehaved
 from tests.integration.wire import base64Of, oauthBearer, plain
@@ -46,10 +46,11 @@ class BackendFaultTests(ProxyTestCase):
             tables[name] = destination(port, "localhost", "plain", allow_plaintext_auth=True)
         for name, of in (("hiddenwords", "words"), ("hiddenlater", "later")):
             tables[name] = {**tables[of], "hide_auth_errors": True}
-        for name, script in WITHOUT_STARTTLS.items():
-            tables[name] = destination(
-                cls.script(stack, name, script).port, "localhost", "starttls"
-            )
+        upgrade = serverContext(cls.authority.issue("good.test"))
+        for name, script in {**WITHOUT_STARTTLS, "upgraded": afterSTARTTLS(b"")}.items():
+            able = upgrade if name in ("injected", "upgraded") else None
+            port = cls.script(stack, name, script, upgrade=able).port
+            tables[name] = destination(port, "good.test", "starttls")
         return tables
 
     @classmethod
@@ -127,6 +128,7 @@ class BackendFaultTests(ProxyTestCase):
         """STARTTLS not offered, refused, with bytes behind its OK, or without a handshake."""
         self.assertAllUnavailable(*WITHOUT_STARTTLS)
         self.assertReceivedNoSecret(*WITHOUT_STARTTLS)
+        self.assertOK(self.sendLogin(at("upgraded")).readUntil(b"l "))
 
     def test_injectedBytesAreNamedInTheLog(self) -> None:
         """Whoever looks into it finds what was wrong."""
