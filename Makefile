@@ -10,7 +10,7 @@ serverList := tests/integration/packages.txt
 testServers = $(shell sed 's/\#.*//' $(wildcard $(serverList)) /dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test servers lint types docs clean
+.PHONY: help run test servers lint types docs bench bench-quick clean
 
 help:
 	@echo 'make run      a demonstration: two small mail servers and the proxy, on loopback'
@@ -18,6 +18,7 @@ help:
 	@echo 'make lint     ruff: rules and layout'
 	@echo 'make types    mypy, strict'
 	@echo 'make docs     the documentation as HTML, in build/docs'
+	@echo 'make bench    what the proxy costs, in figures (bench-quick: a first idea)'
 	@echo 'make clean    remove what the other targets made'
 
 $(ready): setup.cfg pyproject.toml constraints.txt
@@ -43,10 +44,14 @@ lint: $(ready)
 	$(venv)/bin/ruff format --check .
 
 types: $(ready)
-	$(venv)/bin/mypy -p mailproxy -p tests
+	$(venv)/bin/mypy -p mailproxy -p tests -p benchmarks
 
 docs: $(ready)
 	$(venv)/bin/python docs/build.py build/docs
+
+bench bench-quick: $(ready) servers
+	@mkdir -p build
+	$(venv)/bin/python -m benchmarks.imap --json build/$@.json $(if $(filter %-quick,$@),--quick)
 
 clean:
 	rm -rf $(venv) build dist *.egg-info _trial_temp* .mypy_cache .ruff_cache .hypothesis

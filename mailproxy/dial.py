@@ -137,18 +137,19 @@ class Dialer:
 
     async def _persist(self, target: Target, origin: Origin) -> ProxyClient:
         """Try again while that may help."""
-        for _ in range(self._retries):
+        attempt = 0
+        while True:
             try:
-                return await self._prepare(target, origin)
+                return await self._prepare(target, origin, attempt)
             except BackendFailed as failed:
-                if not failed.retry:
+                if not failed.retry or attempt >= self._retries:
                     raise
+            attempt += 1
             await pause(self._reactor, RETRY_PAUSE)
-        return await self._prepare(target, origin)
 
-    async def _prepare(self, target: Target, origin: Origin) -> ProxyClient:
+    async def _prepare(self, target: Target, origin: Origin, attempt: int) -> ProxyClient:
         """Make one attempt, up to the login."""
-        client = await self._connect(target)
+        client = await self._connect(target, attempt)
         try:
             client.settings, client.origin = target.settings, origin
             if target.header:
@@ -162,9 +163,14 @@ class Dialer:
             raise
         return client
 
-    async def _connect(self, target: Target) -> ProxyClient:
-        """Connect to the first of the host's addresses that answers."""
+    async def _connect(self, target: Target, attempt: int) -> ProxyClient:
+        """Connect to the first of the host's addresses that answers.
+
+        A further attempt begins with another address: the last one has answered and was no use.
+        """
         addresses = await self._resolve(target.host)
+        turn = attempt % max(1, len(addresses))
+        addresses = addresses[turn:] + addresses[:turn]
         failure = BackendFailed(Stage.RESOLVE, f"{target.host} has no address", retry=True)
         for host in addresses:
             if self._isOurs(Address.parse(host, target.port)):

@@ -22,6 +22,11 @@ MAX_FIELDS = 30
 """Fields that an ID command may have (RFC 2971, section 3.3)."""
 
 
+MAX_DESCRIPTION = 2048
+"""Bytes of a client's own fields that are passed on: a backend hangs up on one that says more, and
+would be held to be ill."""
+
+
 @attrs.frozen
 class Address:
     """An IP address and a port; an IPv4-mapped IPv6 address is written as the IPv4 one it is."""
@@ -82,7 +87,13 @@ class Origin:
 
         A backend that trusts our address would believe an `x-originating-ip` from us.
         """
-        return attrs.evolve(self, description=tuple(filter(_mayPass, fields[:MAX_FIELDS])))
+        passed: list[tuple[bytes, bytes | None]] = []
+        room = MAX_DESCRIPTION
+        for name, value in filter(_mayPass, fields[:MAX_FIELDS]):
+            room -= len(name) + len(value or b"")
+            if room >= 0:
+                passed.append((name, value))
+        return attrs.evolve(self, description=tuple(passed))
 
     def forwarded(self, fields: Fields) -> Self:
         """Believe a trusted peer's IMAP ID; a field that makes no sense is passed over."""

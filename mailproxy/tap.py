@@ -102,8 +102,9 @@ class Options(usage.Options):
     optFlags = [["demo", None, "start two small mail servers, a proxy, and say what to try"]]
 
     def postOptions(self) -> None:
-        """Find the file to read."""
-        self["config"] = self["config"] or os.environ.get(CONFIG_VARIABLE)
+        """Find the file to read; the demonstration has its own, whatever the environment says."""
+        if not self["demo"]:
+            self["config"] = self["config"] or os.environ.get(CONFIG_VARIABLE)
         if bool(self["config"]) == bool(self["demo"]):
             raise usage.UsageError(f"write --config FILE (or set {CONFIG_VARIABLE}), or --demo")
 
@@ -194,5 +195,5 @@ def _stopOnSignals(reactor: ProxyReactor) -> None:
 
 def _welcome(config: Config) -> None:
     """Say what somebody should look at."""
-    for warning in warnings(config):
-        log.warn("{warning}", warning=warning)
+    for text in warnings(config):
+        log.warn("{text}", text=text)

@@ -2,7 +2,7 @@
 
 from base64 import b64encode
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import attrs
 from twisted.internet.address import IPv4Address
@@ -46,7 +46,7 @@ SECRETS = (
     b64encode(PASSWORD),
 )
 OLD_HOST, NEW_HOST = "203.0.113.1", "203.0.113.2"
-PROMISES = Promises(tuple(Mechanism), True, (b"IMAP4rev1", b"SASL-IR"), b"ready")
+PROMISES = Promises(tuple(Mechanism), True, (b"IMAP4rev1", b"SASL-IR", b"ID"), b"ready")
 
 
 @implementer(IMappingSource)
@@ -104,10 +104,16 @@ class Scene:
 
 
 class Stage:
-    """A proxy without its sockets: one listener, the destinations `old` (the default) and `new`."""
+    """A proxy without its sockets: one listener, the destinations `old` (the default) and `new`.
 
-    def __init__(self, scene: Scene) -> None:
-        self.network = Dialling(scene.segments)
+    :cvar opened: the stages of this test.
+    """
+
+    opened: ClassVar[list["Stage"]] = []
+
+    def __init__(self, scene: Scene, network: Dialling | None = None) -> None:
+        self.opened.append(self)
+        self.network = network or Dialling(scene.segments)
         self.source, self.metrics = MemorySource(), Metrics()
         self.registry = Registry(self.network)
         self.health = Health(self.network, HealthSettings(3, 2, 30.0))
@@ -236,6 +242,16 @@ class Watched(SynchronousTestCase):
 class StageCase(Watched):
     """Tests on a stage, which must be empty again in the end."""
 
+    def setUp(self) -> None:
+        """See to it that no session outlives its test, to be heard of in another one."""
+        super().setUp()
+        self.addCleanup(self.clear)
+
+    def clear(self) -> None:
+        """End all sessions that the test has left."""
+        while Stage.opened:
+            endAll(Stage.opened.pop().registry)
+
     def begin(self, scene: Scene | None = None) -> Stage:
         """Set a stage."""
         self.stage = Stage(scene or Scene())
@@ -261,6 +277,12 @@ class StageCase(Watched):
     def ends(self) -> list[str]:
         """The lines that sessions have written at their end."""
         return [line for line in self.logged(LogLevel.info) if " bytes in, " in line]
+
+
+def endAll(registry: Registry) -> None:
+    """End every session now: one that is merely forgotten ends when its memory is collected."""
+    for session in registry.find():
+        session.kick()
 
 
 def _connected(stage: Stage) -> list[MemoryConnection]:

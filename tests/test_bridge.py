@@ -171,6 +171,18 @@ class FlowTests(BridgeCase):
         joint.network.pump()
         self.assertEqual(joint.client.received, b"y" * 100_000 + b"z" * 100_000)
 
+    def test_aClientThatTookNoAnswersIsHeard(self) -> None:
+        """Its answers still pile up, but what it says now is the backend's to take."""
+        joint = Joint(network=Network(capacity=1000))
+        joint.client.stopReading()
+        joint.streams[0].send(b"y" * 100_000)
+        joint.network.pump()
+        self.assertTrue(joint.transports()[0].paused)
+        joint.run()
+        joint.client.say(b"b SELECT\r\n")
+        joint.network.pump()
+        self.assertEqual(joint.backend.received, b"b SELECT\r\n")
+
 
 class HalfCloseTests(BridgeCase):
     """Who has said all may still listen."""

@@ -1,4 +1,4 @@
-"""From an accepted socket to a session: limits, PROXY headers, implicit TLS, and who the client is."""
+"""From an accepted socket to a session: limits, PROXY headers, TLS, and who the client is."""
 
 import ipaddress
 from typing import Any, ClassVar
@@ -220,17 +220,12 @@ class OptionalTests(HeaderCase):
             self.assertEqual(clientAddress(stage), SOCKET)
 
     def test_brokenHeaderIsNoCommand(self) -> None:
-        """What begins as a header and is none closes the connection: a balancer is misconfigured."""
+        """What begins as a header and is none closes the connection: a balancer is at fault."""
         self.assertClosed(*self.arrive("optional", b"PROXY TCP4 nonsense\r\n"))
 
 
 class ImplicitTests(HeaderCase):
     """PROXY headers in front of implicit TLS."""
-
-    def shake(self, client: Client, stage: Theatre) -> None:
-        """Begin TLS."""
-        client.startTLS(clientTLS())
-        stage.network.pump()
 
     def arriveForTLS(self, mode: str, said: bytes = b"") -> tuple[Theatre, Client]:
         """Let a client in that begins TLS right behind what it says."""
@@ -253,6 +248,17 @@ class ImplicitTests(HeaderCase):
         for mode in ("optional", "off"):
             stage, client = self.arriveForTLS(mode)
             self.assertServedFor(stage, client, SOCKET)
+
+    def test_slowHeaderThenTLS(self) -> None:
+        """Where the client speaks first, a header may come as late as the handshake may."""
+        stage, client = self.arrive(
+            "optional", b"", implicit=serverTLS(), listener={"tls": "implicit"}
+        )
+        stage.network.advance(HEADER_PATIENCE * 5)
+        client.say(HEADER)
+        client.startTLS(clientTLS())
+        stage.network.pump()
+        self.assertServedFor(stage, client, CLIENT)
 
     def test_headerThatIsOff(self) -> None:
         """Where headers are off, one is no TLS."""

@@ -97,6 +97,11 @@ class DescriptionTests(OriginCase):
         sizes = ((b"n" * 30, b"v" * 1024), (b"n" * 31, b"v"), (b"n", b"v" * 1025))
         self.assertEqual(self.origin.described(sizes).description, sizes[:1])
 
+    def test_talkativeClientCannotMakeABackendHangUp(self) -> None:
+        """What goes beyond the room for all fields together is left out."""
+        long = tuple((b"f%d" % number, b"v" * 998) for number in range(4))
+        self.assertEqual(self.origin.described(long).description, long[:2])
+
     def test_theLastDescriptionCounts(self) -> None:
         """A second ID replaces the first."""
         first = self.origin.described(((b"name", b"one"),))

@@ -198,6 +198,16 @@ class CountTests(StreamCase):
         self.assertEqual(self.successResultOf(self.stream.readLine()), b"a NOOP")
         self.assertEqual(self.successResultOf(self.stream.readLine()), b"b NOOP")
 
+    def test_aLineEndThatIsPutBackIsFound(self) -> None:
+        """Although what is there now has been searched before."""
+        self.hear(b"\nrest of a line")
+        taken = self.successResultOf(self.stream.readExactly(5))
+        line = self.stream.readLine()
+        line.cancel()
+        self.failureResultOf(line, CancelledError)
+        self.stream.putBack(taken)
+        self.assertEqual(self.successResultOf(self.stream.readLine()), b"")
+
     def test_cancellingLosesNothing(self) -> None:
         """Who gave up waiting has read nothing: the next one gets it all."""
         for read in (self.stream.readLine, lambda: self.stream.readExactly(20)):

@@ -1,10 +1,24 @@
 """Bounds for waiting: in time, too late, or given up."""
 
+from collections.abc import Callable
+
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailproxy.waiting import TimedOut, pause, within
+
+
+class StrictClock(Clock):
+    """A clock that takes no delay below zero, as a reactor takes none."""
+
+    def callLater(
+        self, delay: float, callable: Callable[..., object], *args: object, **kwargs: object
+    ) -> IDelayedCall:
+        """Check the delay."""
+        assert delay >= 0
+        return super().callLater(delay, callable, *args, **kwargs)
 
 
 class WithinTests(SynchronousTestCase):
@@ -12,7 +26,7 @@ class WithinTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         """Start with something to wait for."""
-        self.clock = Clock()
+        self.clock = StrictClock()
         self.cancelled: list[Deferred[str]] = []
         self.answer: Deferred[str] = Deferred(self.cancelled.append)
         self.ended = False

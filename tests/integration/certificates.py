@@ -3,6 +3,7 @@
 import ssl
 import tempfile
 from contextlib import ExitStack
+from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
 
@@ -35,12 +36,14 @@ class Authority:
         """One whose files go when `stack` closes."""
         return cls(Path(stack.enter_context(tempfile.TemporaryDirectory())))
 
-    def issue(self, *names: str) -> CertificateFiles:
+    def issue(self, *names: str, expires: datetime | None = None) -> CertificateFiles:
         """A certificate for DNS names or IP addresses; its files are named after the first.
 
         The first is its common name too: fetchmail 6.4 reads no alternative names without one.
+
+        :param expires: when it does, if that matters; one in the past is an expired certificate.
         """
-        issued = self._ca.issue_cert(*names, common_name=names[0])
+        issued = self._ca.issue_cert(*names, common_name=names[0], not_after=expires)
         stem = names[0].replace("*", "_")
         files = CertificateFiles(
             self._folder / f"{stem}.cert.pem", self._folder / f"{stem}.key.pem"
@@ -52,6 +55,13 @@ class Authority:
     def clientContext(self) -> ssl.SSLContext:
         """What a verifying client uses; it checks names too, so give it the server's."""
         return ssl.create_default_context(cafile=str(self.caFile))
+
+
+def serverContext(files: CertificateFiles) -> ssl.SSLContext:
+    """What a server with this certificate uses."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(files.cert, files.key)
+    return context
 
 
 def pinOf(cert: Path) -> str:

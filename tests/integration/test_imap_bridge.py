@@ -1,6 +1,7 @@
-"""What goes over a bridge: much, pushed, pipelined, half-closed; and the clients that people use."""
+"""What goes over a bridge: much, pushed, pipelined, half-closed; and the usual clients."""
 
 import hashlib
+import re
 import socket
 import tempfile
 from contextlib import ExitStack
@@ -43,10 +44,13 @@ class BridgeTests(ProxyTestCase):
         for account in accounts:
             cls.server.deliver(account.name, message("on legacy"))
         listeners = {**standardListeners(), "plain": listener("plain")}
-        destinations = {"legacy": behind(cls.server, proxy_protocol=True)}
+        destinations = {
+            "legacy": behind(cls.server, proxy_protocol=True),
+            "open": behind(cls.server, "plain", allow_plaintext_auth=True),
+        }
         config = settings(cls.authority, listeners, destinations)
         config["capabilities"] = {"imap": {"allow_plain_auth_without_tls": True}}
-        cls.startProxy(stack, config)
+        cls.startProxy(stack, config, {named("half").name: "open"})
 
     # Pushed
 
@@ -136,27 +140,24 @@ class BridgeTests(ProxyTestCase):
     # Pipelined and half-closed
 
     def test_whatIsPipelinedBehindTheLoginIsNotLost(self) -> None:
-        """Login and commands in one segment, a literal among them: all answered, in order."""
+        """Login and commands in one segment, a literal among them: each is answered once."""
         user, password = named("pipe").name.encode(), ALICE.password
         text = message("pipelined")
         commands = (
             b"a LOGIN {%d+}\r\n%b %b\r\n" % (len(user), user, password)
             + b"b SELECT INBOX\r\n"
-            + b"c APPEND Drafts {%d+}\r\n%b\r\n" % (len(text), text)
-            + b"d CREATE Drafts\r\n"
-            + b"e APPEND Drafts {%d+}\r\n%b\r\n" % (len(text), text)
-            + b"f FETCH 1 BODY.PEEK[HEADER.FIELDS (SUBJECT)]\r\ng LOGOUT\r\n"
+            + b"c APPEND INBOX {%d+}\r\n%b\r\n" % (len(text), text)
+            + b"d FETCH 1 BODY.PEEK[HEADER.FIELDS (SUBJECT)]\r\ne LOGOUT\r\n"
         )
         for front in ("imaps", "imap", "plain"):
             client = self.greeted(front)
             client.send(commands)
             answer = client.readToEnd()
-            tagged = [line[:4] for line in answer.split(b"\r\n") if line[1:2] == b" " and line[:1] != b"*"]
-            folder = b"d OK" if front == "imaps" else b"d NO"
-            missing = b"c NO" if front == "imaps" else b"c OK"
-            expected = [b"a OK", b"b OK", missing, folder, b"e OK", b"f OK", b"g OK"]
-            self.assertEqual(tagged, expected)
+            lines = [line for line in answer.split(b"\r\n") if re.match(rb"[a-e] ", line)]
+            self.assertEqual({line[:4] for line in lines}, {b"%c OK" % tag for tag in b"abcde"})
+            self.assertEqual(len(lines), 5, lines)
             self.assertIn(b"Subject: on legacy", answer)
+        self.assertIn(b"* 4 EXISTS", self.selected("pipe").command(b"b EXAMINE INBOX"))
 
     def test_whatIsPipelinedBehindARefusedLoginIsOurs(self) -> None:
         """A login, a command, and a better login in one segment."""
@@ -202,11 +203,9 @@ class BridgeTests(ProxyTestCase):
     def test_imaplib(self) -> None:
         """Python's own client, by both modes of TLS."""
         for front in ("imaps", "imap"):
-            client = clients.openIMAP(self.target(front), self.context)
-            self.addCleanup(client.shutdown)
-            client.login(named("read").name, ALICE.password.decode())
-            self.assertEqual(clients.subjects(client), ["on legacy"])
-            client.logout()
+            with clients.openIMAP(self.target(front), self.context) as client:
+                client.login(named("read").name, ALICE.password.decode())
+                self.assertEqual(clients.subjects(client), ["on legacy"])
 
     def test_curlReadsAndWrites(self) -> None:
         """Curl fetches a message and appends one, by both modes of TLS."""

@@ -344,22 +344,36 @@ class InvalidationTests(CacheCase):
         self.assertIsNone(self.cache.stale("ann"))
 
     def test_everythingIsForgotten(self) -> None:
-        """Without an identifier the cache is empty, and questions under way are not remembered."""
+        """Without an identifier the cache is empty, and questions under way are put again."""
         self.fill("ann", "old")
         waiter = self.cache.lookup("bob")
         self.cache.invalidate()
         self.source.answer("old")
-        self.assertEqual(self.successResultOf(waiter), "old")
+        self.assertNoResult(waiter)
         self.assertEqual(self.cache.entries, 0)
+        self.source.answer("new")
+        self.assertEqual(self.successResultOf(waiter), "new")
 
-    def test_questionUnderWayIsNotRemembered(self) -> None:
-        """An answer that was fetched before the change reaches who waited, and nobody else."""
+    def test_questionUnderWayIsPutAgain(self) -> None:
+        """Nobody gets an answer that was fetched before the change: not even who waited for it."""
         waiter = self.cache.lookup("ann")
         self.cache.invalidate("ann")
         self.source.answer("old")
-        self.assertEqual(self.successResultOf(waiter), "old")
+        self.assertNoResult(waiter)
         self.assertFalse(self.cache.peek("ann"))
         self.assertIsNone(self.cache.stale("ann"))
+        self.source.answer("new")
+        self.assertEqual(self.successResultOf(waiter), "new")
+        self.assertTrue(self.cache.peek("ann"))
+
+    def test_questionPutAgainCanBeLeft(self) -> None:
+        """A waiter whose question is put again may still go; the new question goes with it."""
+        waiter = self.cache.lookup("ann")
+        self.cache.invalidate("ann")
+        self.source.answer("old")
+        waiter.cancel()
+        self.failureResultOf(waiter, CancelledError)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_failureUnderWayIsNotRemembered(self) -> None:
         """A failure from before the change does not answer for what came after it."""
@@ -377,7 +391,7 @@ class InvalidationTests(CacheCase):
         self.assertEqual(len(self.source.questions), 2)
         self.source.answer("new")
         self.source.questions[0][1].callback("old")
-        self.assertEqual(self.successResultOf(before), "old")
+        self.assertEqual(self.successResultOf(before), "new")
         self.assertEqual(self.successResultOf(after), "new")
         self.assertEqual(self.successResultOf(self.cache.lookup("ann")), "new")
 

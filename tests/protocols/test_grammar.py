@@ -196,7 +196,7 @@ class WordTests(SynchronousTestCase):
 
     def test_whatServersMayNotTakeIsNotQuoted(self) -> None:
         """Line ends (command injection), controls, eight-bit characters, very long strings."""
-        for word in (b"a\r\nb", b"a\nb", b"\0", b"\t", b"\x7f", b"\xc3\xa4", b"x" * 1025):
+        for word in (b"a\r\nb", b"a\nb", b"\0", b"\t", b"\x1f", b"\x7f", b"\xc3\xa4", b"x" * 1025):
             self.assertFalse(quotable(word), word)
         for word in (b"", b" ", b'"\\', b"x" * 1024):
             self.assertTrue(quotable(word), word)

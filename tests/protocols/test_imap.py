@@ -411,6 +411,13 @@ class LiteralLimitTests(IMAPCase):
         talk.ask(b"a LOGIN {100+}\r\n" + b"x" * 100 + b" {65500+}\r\n")
         self.assertDismissed(talk, Refusal.TOO_BIG)
 
+    def test_textBehindALiteralCountsToo(self) -> None:
+        """Each part may be short enough, and the command too long all the same."""
+        talk = Talk(IMAPServer, serverSettings(), Segments.WHOLE)
+        talk.ask(b"a LOGIN {100+}\r\n" + b"x" * 100 + b" " * 65500 + b"y\r\n")
+        self.assertDismissed(talk, Refusal.TOO_BIG)
+        self.assertIsNone(talk.login)
+
 
 class LinesTests(DialogueTests, IDTests, StartTLSTests, LoginTests, AuthenticateTests):
     """The same, one line per segment."""

@@ -387,6 +387,8 @@ class LoginTests(ClientCase):
             (b"NO [inuse] later", Verdict.TEMPORARY),
             (b"NO [LIMIT] later", Verdict.TEMPORARY),
             (b"NO the word [UNAVAILABLE] in a text", Verdict.REFUSED),
+            (b"NO xUNAVAILABLE] later", Verdict.REFUSED),
+            (b"NO [UNAVAILABLE later", Verdict.REFUSED),
         ):
             self.ready()
             self.login()
