@@ -16,8 +16,8 @@ from mailproxy.protocols.client import ClientSettings
 from mailproxy.protocols.imap import IMAPClientFactory
 from tests.dialling import Backend as Far
 from tests.dialling import Dialling
+from tests.protocols.backend import PLAINTEXT, backendTLS
 from tests.protocols.talk import CLIENT, LOCAL, ORIGIN
-from tests.protocols.test_client import PLAINTEXT, backendTLS
 from tests.support import Peer
 
 HOST, OTHER, SIXTH = "203.0.113.1", "203.0.113.2", "2001:db8::1"
@@ -188,6 +188,9 @@ class OpenTests(DialCase):
         )
 
 
+HOPS = ((proxyheader.HOPS, bytes([ORIGIN.ttl - 1])),)
+
+
 class HeaderTests(DialCase):
     """The PROXY header towards a backend."""
 
@@ -196,24 +199,24 @@ class HeaderTests(DialCase):
         self.open(header=True)
         backend = Far()
         self.answer(backend)
-        self.assertEqual(backend.received, proxyheader.build(CLIENT, LOCAL))
+        self.assertEqual(backend.received, proxyheader.build(CLIENT, LOCAL, HOPS))
 
     def test_comesBeforeTLS(self) -> None:
         """It is not inside TLS: the ClientHello follows it."""
         self.open(header=True, settings=TLS)
         backend = Peer()
         self.answer(backend)
-        header = proxyheader.build(CLIENT, LOCAL)
+        header = proxyheader.build(CLIENT, LOCAL, HOPS)
         self.assertEqual(backend.received[: len(header)], header)
         self.assertEqual(backend.received[len(header) :][:3], b"\x16\x03\x01")
 
     def test_familiesThatDiffer(self) -> None:
-        """Then no addresses are said, but the header comes all the same."""
+        """Then no addresses are said, but the header comes all the same, and the hops with it."""
         origin = attrs.evolve(ORIGIN, local=Address(SIXTH, 143))
         self.open(header=True, origin=origin)
         backend = Far()
         self.answer(backend)
-        self.assertEqual(proxyheader.parse(backend.received), (proxyheader.Header(), 16))
+        self.assertEqual(proxyheader.parse(backend.received), (proxyheader.Header(tlvs=HOPS), 20))
 
     def test_onlyWhereItIsAskedFor(self) -> None:
         """A backend that expects none gets none."""

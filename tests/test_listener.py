@@ -127,6 +127,20 @@ class RequiredTests(HeaderCase):
             stage, client = self.arrive("required", header)
             self.assertServedFor(stage, client, SOCKET)
 
+    def test_hopsOfAnotherOfUsCount(self) -> None:
+        """Our own field says how far a session may still go, even where no address is said."""
+        for source, address in ((CLIENT, CLIENT), (None, SOCKET)):
+            header = proxyheader.build(source, LOCAL, [(proxyheader.HOPS, b"\x03")])
+            stage, client = self.arrive("required", header)
+            self.assertEqual(theServer(stage).origin.ttl, 3)
+            self.assertServedFor(stage, client, address)
+
+    def test_hopsThatMakeNoSenseArePassedOver(self) -> None:
+        """Other fields, and one of another length, say nothing about hops."""
+        for field in ((proxyheader.HOPS, b""), (proxyheader.HOPS, b"\0\3"), (0xE0, b"\x03")):
+            stage, _ = self.arrive("required", proxyheader.build(CLIENT, LOCAL, [field]))
+            self.assertEqual(theServer(stage).origin.ttl, 7)
+
     def test_forgedHeaderOfAStrangerIsNotBelieved(self) -> None:
         """Who is not trusted is closed, with a header or without."""
         for said in (HEADER, b"a NOOP\r\n", b""):

@@ -6,7 +6,7 @@ import attrs
 
 from mailproxy.protocols.client import ClientSettings
 from tests.dialling import LOCAL, Backend, Dialling
-from tests.protocols.test_client import PLAINTEXT, upgrading
+from tests.protocols.backend import PLAINTEXT, upgrading
 from tests.stage import LOGIN, Client, Scene, StageCase, clientAddress
 from tests.stage import Stage as Theatre
 from tests.support import Segments, serverTLS

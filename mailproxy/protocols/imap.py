@@ -243,6 +243,8 @@ class IMAPClient(ProxyClient):
         while (response := await self._response()).mark != self._tag:
             if response.mark == b"+":
                 return response.whole[2:-2]
+            if response.mark != b"*":
+                raise ProtocolError("an answer to nothing that was asked")
             if response.status != b"BYE":
                 self._preamble += response.whole
                 if len(self._preamble) > MAX_LINE:

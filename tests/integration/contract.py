@@ -1,164 +1,16 @@
-"""What holds for a login in every protocol, told once: each protocol's module runs these tests.
-
-The backends are Dovecots; an account's domain is the destination where it lives.
-"""
+"""What holds for a login in every protocol, told once: each protocol's module runs these tests."""
 
 import json
-import re
-from collections.abc import Iterator
-from contextlib import ExitStack
+from concurrent.futures import ThreadPoolExecutor
 from itertools import product
-from typing import Any, ClassVar
 
-import attrs
-
-from tests.integration.accounts import ALICE, HELPDESK, ODD
-from tests.integration.dialogues import Dialogue
-from tests.integration.dovecot import Account, Dovecot, Options, Privacy
-from tests.integration.front import (
-    ProxyTestCase,
-    Table,
-    destination,
-    listenersFor,
-    reaching,
-    settings,
-)
-from tests.integration.network import freePort
-from tests.integration.tokens import TokenIssuer
-from tests.integration.wire import LineClient, base64Of, oauthBearer, plain, xoauth2
-
-WRONG = Account("", b"certainly not this one")
-CLOSED = Account("closed@example.org", b"right but useless", closed="account_is_closed")
-SOMEBODY = "127.0.0.5"
-"""A client's address that nobody trusts."""
-
-_BROKEN = "passdb {\n  driver = checkpassword\n  args = /bin/sh -c exit${IFS}111\n}\n"
-"""A program that cannot tell: whom Dovecot knows from nowhere else is to try later."""
+from tests.integration.accounts import HELPDESK, ODD, at
+from tests.integration.house import CLOSED, SOMEBODY, WRONG, LoginTestCase, withPassword
+from tests.integration.wire import plain
 
 
-def at(name: str, account: Account = ALICE) -> Account:
-    """The account's namesake that lives on the destination `name`."""
-    local, _, _ = account.name.partition("@")
-    return attrs.evolve(account, name=f"{local}@{name}.example")
-
-
-def withPassword(account: Account, other: Account) -> Account:
-    """The account with somebody else's password."""
-    return attrs.evolve(account, password=other.password)
-
-
-class LoginContract(ProxyTestCase):
-    """A protocol's proxy before Dovecots of several kinds.
-
-    `legacy` is reached by TLS, `upgraded` by STARTTLS, `hidden` with its refusals hidden, `header`
-    by PROXY header and `told` by XCLIENT: all are one server. `loginonly` lacks all mechanisms but
-    LOGIN, `open` has no TLS, `broken` cannot tell, `away` is nobody.
-    """
-
-    dialogue: ClassVar[Dialogue]
-    tokens: ClassVar[TokenIssuer]
-    servers: ClassVar[dict[str, Dovecot]]
-    one = ("legacy", "upgraded", "hidden", "header", "told")
-    others = ("loginonly", "open")
-    mechanisms = ("PLAIN", "LOGIN", "XOAUTH2", "OAUTHBEARER")
-
-    @classmethod
-    def startServers(cls, stack: ExitStack) -> None:
-        """Every account lives everywhere."""
-        cls.makeAuthority(stack)
-        cls.tokens = TokenIssuer()
-        cls.keepSecret(HELPDESK, WRONG, ALICE, *ODD, CLOSED)
-        accounts = [HELPDESK, *(at(name, each) for name, each in cls.residents())]
-        kinds: dict[str, dict[str, Any]] = {
-            "legacy": {"tokens": cls.tokens, "trustsIdentity": True},
-            "loginonly": {"mechanisms": ["login"]},
-            "open": {"privacy": Privacy.NONE},
-            "broken": {"extra": _BROKEN},
-        }
-        cls.servers = {
-            name: cls.startDovecot(stack, name, [] if name == "broken" else accounts, kind)
-            for name, kind in kinds.items()
-        }
-        accountsThere = {at(name, each).name: name for name, each in cls.residents()}
-        cls.startProxy(stack, cls.configuration(), accountsThere)
-
-    @classmethod
-    def startDovecot(
-        cls, stack: ExitStack, name: str, accounts: list[Account], kind: dict[str, Any]
-    ) -> Dovecot:
-        """One server; a protocol may add to what is said of its kind."""
-        options = Options(protocols=[cls.dialogue.protocol], **kind)
-        return stack.enter_context(Dovecot(name, cls.authority, accounts, options))
-
-    @classmethod
-    def residents(cls) -> Iterator[tuple[str, Account]]:
-        """Each destination with each of its accounts."""
-        places = (*cls.one, *cls.others, "broken", "brokenhidden", "away")
-        return product(places, [ALICE, *ODD, CLOSED])
-
-    @classmethod
-    def configuration(cls) -> Table:
-        """Two listeners and all destinations."""
-        legacy, broken = cls.servers["legacy"], cls.servers["broken"]
-        protocol = cls.dialogue.protocol
-        nobody = {protocol: {"port": freePort(), "tls": "implicit"}}
-        destinations = {
-            "legacy": reaching(legacy, protocol),
-            "upgraded": reaching(legacy, protocol, "starttls"),
-            "hidden": reaching(legacy, protocol, hide_auth_errors=True),
-            "header": reaching(legacy, protocol, proxy_protocol=True),
-            "told": reaching(legacy, protocol, "starttls", forwarding="xclient"),
-            "loginonly": reaching(cls.servers["loginonly"], protocol),
-            "open": reaching(cls.servers["open"], protocol, "plain", allow_plaintext_auth=True),
-            "broken": reaching(broken, protocol),
-            "brokenhidden": reaching(broken, protocol, hide_auth_errors=True),
-            "away": destination(1, "localhost", protocol=nobody),
-        }
-        config = settings(cls.authority, listenersFor(protocol), destinations)
-        config["routing"]["master_user_separators"] = ["*"]
-        config["server"] |= {"host_down_threshold": 0, "backend_connect_retries": 0}
-        return config
-
-    # Clients
-
-    def greeted(self, name: str = "secure", **more: Any) -> LineClient:
-        """A client of that listener, past the greeting and past STARTTLS where that is the way."""
-        client = self.connect(name, **more)
-        self.dialogue.greet(client)
-        if self.modeOf(name) == "starttls":
-            self.dialogue.startTLS(client, self.context)
-        return client
-
-    def enter(self, account: Account, name: str = "secure", **more: Any) -> LineClient:
-        """The same, logged in by PLAIN."""
-        client = self.greeted(name, **more)
-        self.assertRegex(self.dialogue.logIn(client, account), self.dialogue.accepted)
-        return client
-
-    def answer(self, client: LineClient, mechanism: str, messages: list[bytes]) -> bytes:
-        """A SASL exchange without an initial response: the answer to its last message."""
-        answer = self.dialogue.authenticate(client, mechanism)
-        for message in messages:
-            self.assertIsNotNone(self.dialogue.challenge(answer), answer)
-            answer = self.dialogue.reply(client, message)
-        return answer
-
-    def messages(self, mechanism: str, account: Account, lifetime: int = 3600) -> list[bytes]:
-        """What a client says in a SASL exchange; the log may not hold it."""
-        if mechanism == "PLAIN":
-            return [plain(account.name, account.password)]
-        if mechanism == "LOGIN":
-            return [account.name.encode(), account.password]
-        token = self.tokens.mint(account.name, lifetime=lifetime)
-        self.secrets.update({token.encode(), token.rpartition(".")[2].encode()})
-        build = xoauth2 if mechanism == "XOAUTH2" else oauthBearer
-        self.secrets.add(base64Of(build(account.name, token)))
-        return [build(account.name, token)]
-
-    def loginOn(self, name: str, account: Account, since: int) -> dict[str, str]:
-        """What that server logged of the account's login: its `key=value` words."""
-        line = self.servers[name].log.waitForLine(f"Login: user=<{account.name}>", since=since)
-        return dict(re.findall(r"([a-z_]+)=<?([^,>\s]*)", line))
+class LoginContract(LoginTestCase):
+    """The tests; what a protocol says is in its `dialogue`."""
 
     # Where a login goes
 
@@ -333,21 +185,12 @@ class LoginContract(ProxyTestCase):
         account, query = at("legacy"), {"identifier": at("legacy").name}
         self.api("POST", "/connections/delay", seconds=60, **query)
         self.addCleanup(self.api, "PUT", "/mappings", destination="legacy", **query)
-        client = self.greeted()
-        with self.assertRaises(TimeoutError):
-            client.socket.settimeout(0.3)
-            self.begin(client, account)
-        self.api("PUT", "/mappings", destination="open", **query)
-        mark = self.servers["open"].log.mark()
-        self.api("POST", "/connections/delay", seconds=0, **query)
+        with ThreadPoolExecutor(1) as pool:
+            answer = pool.submit(self.dialogue.logIn, self.greeted(), account)
+            with self.assertRaises(TimeoutError):
+                answer.result(0.3)
+            self.api("PUT", "/mappings", destination="open", **query)
+            mark = self.servers["open"].log.mark()
+            self.api("POST", "/connections/delay", seconds=0, **query)
+            self.assertRegex(answer.result(20), self.dialogue.accepted)
         self.loginOn("open", account, mark)
-        client.socket.settimeout(20)
-        self.assertRegex(client.readLine(), self.dialogue.accepted)
-
-    def begin(self, client: LineClient, account: Account) -> None:
-        """Send a login, and read until the client loses its patience."""
-        real, client.readLine = client.readLine, lambda timeout=0.3: real(0.3)  # type: ignore[method-assign]
-        try:
-            self.dialogue.logIn(client, account)
-        finally:
-            client.readLine = real  # type: ignore[method-assign]

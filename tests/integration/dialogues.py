@@ -177,7 +177,7 @@ class Submission(Dialogue):
 
     protocol = "submission"
     accepted = rb"235[ -]"
-    refused = rb"535 5\.7\.8 "
+    refused = rb"5[23]5 5\.7\."
     temporary = rb"454 4\.7\.0 "
     unavailable = rb"421 4\.3\.2 "
     private = rb"538 5\.7\.11 "

@@ -1,17 +1,17 @@
 """A real Dovecot (2.3) on loopback ports, with accounts, mail and tokens that a test chooses.
 
 Four ports are always there: IMAP with STARTTLS, IMAP over TLS, and both again behind a PROXY
-header; other protocols have as many when they are asked for. What else differs between mail systems is an option. To know when a test looks at privacy:
-Dovecot calls a connection secure whose two addresses are equal, or whose client it trusts, and
-takes a cleartext login there whatever its settings are. Come from 127.0.0.2, or name a client in a
-PROXY header, to be refused.
+header; other protocols have as many when they are asked for. What else differs between mail
+systems is an option. To know when a test looks at privacy: Dovecot calls a connection secure whose
+two addresses are equal, or whose client it trusts, and takes a cleartext login there whatever its
+settings are. Come from 127.0.0.2, or name a client in a PROXY header, to be refused.
 """
 
 import enum
 import grp
 import os
 import pwd
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import attrs
@@ -100,7 +100,7 @@ class Dovecot(ChildServer):
 
     :ivar hostname: the name in its certificate, `NAME.test`; `localhost` and `127.0.0.1` are there
         too.
-    :ivar doors: the ports of each protocol beside IMAP.
+    :ivar doors: the ports of each protocol.
     :ivar imap: port with STARTTLS (or plain); `imaps`: implicit TLS; `imapProxied` and
         `imapsProxied`: the same, and a PROXY header comes first.
     """
@@ -122,16 +122,17 @@ class Dovecot(ChildServer):
         self.options = options
         self.imap, self.imaps = freePort(), freePort()
         self.imapProxied, self.imapsProxied = freePort(), freePort()
-        self.doors = {name: Doors.free() for name in options.protocols}
+        self.doors: Mapping[str, Doors] = {
+            "imap": Doors(self.imap, self.imaps, self.imapProxied, self.imapsProxied),
+            **{name: Doors.free() for name in options.protocols},
+        }
         self.certificate = authority.issue(self.hostname, "localhost", "127.0.0.1")
         self._users = ServerUsers.here()
 
     def ports(self) -> Sequence[int]:
-        """IMAP's and those of the other protocols; without TLS half of them."""
-        secure = (self.imaps, self.imapsProxied) if self.hasTLS else ()
-        others = [port for each in self.doors.values() for port in each.ports(tls=self.hasTLS)]
-        sasl = [self.options.saslPort] if self.options.saslPort else []
-        return self.imap, self.imapProxied, *secure, *others, *sasl
+        """Those of all protocols; without TLS half of them."""
+        doors = [port for each in self.doors.values() for port in each.ports(tls=self.hasTLS)]
+        return [*doors, self.options.saslPort] if self.options.saslPort else doors
 
     @property
     def hasTLS(self) -> bool:

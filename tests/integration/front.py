@@ -13,6 +13,7 @@ from tests.integration.dovecot import Account, Dovecot
 from tests.integration.network import freePort, isListening
 from tests.integration.process import waitUntil
 from tests.integration.proxy import Answer, ProxyProcess
+from tests.integration.services import Server
 from tests.integration.shared import SharedServers
 from tests.integration.wire import LineClient, base64Of, plain
 
@@ -54,8 +55,8 @@ def listenersFor(protocol: str, **more: object) -> dict[str, Table]:
     }
 
 
-def reaching(server: Dovecot, protocol: str, tls: str = "implicit", **more: object) -> Table:
-    """A Dovecot as a destination for another protocol; with `proxy_protocol` by a header's port."""
+def reaching(server: Server, protocol: str, tls: str = "implicit", **more: object) -> Table:
+    """A server as a destination for one protocol; with `proxy_protocol`, ports with a header."""
     port = server.doors[protocol].port(tls, proxied=bool(more.get("proxy_protocol")))
     endpoints = {protocol: {"port": port, "tls": tls}}
     return destination(port, server.hostname, tls, protocol=endpoints, **more)
@@ -126,9 +127,16 @@ class ProxyTestCase(SharedServers, SynchronousTestCase):
 
         :param accounts: the mapping file.
         """
-        cls.proxy = ProxyProcess(config, cls.authority)
-        cls.proxy.writeMapping(accounts or {})
-        stack.enter_context(cls.proxy)
+        cls.proxy = cls.startAnother(stack, config, accounts)
+
+    @classmethod
+    def startAnother(
+        cls, stack: ExitStack, config: Table, accounts: Mapping[str, str] | None = None
+    ) -> ProxyProcess:
+        """Start a proxy beside the first."""
+        proxy = ProxyProcess(config, cls.authority)
+        proxy.writeMapping(accounts or {})
+        return stack.enter_context(proxy)
 
     # Clients
 

@@ -1,4 +1,4 @@
-"""A real Postfix (3.7) on loopback ports: submission for a Dovecot's accounts, and a mail exchanger.
+"""A real Postfix (3.7) on loopback ports: submission for a Dovecot's accounts, and an exchanger.
 
 All mail that it takes, for whomever, lies in one Maildir afterwards. It needs root, as its master
 starts its processes under the system's `postfix` user.
@@ -6,7 +6,7 @@ starts its processes under the system's `postfix` user.
 
 import os
 import pwd
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from email import message_from_bytes
 from email.message import Message
 from pathlib import Path
@@ -16,7 +16,7 @@ import attrs
 
 from tests.integration.certificates import Authority
 from tests.integration.network import freePort
-from tests.integration.process import ChildServer, LogFile, requireProgram
+from tests.integration.process import ChildServer, LogFile, requireProgram, waitUntil
 from tests.integration.services import Doors
 
 LOCAL_DOMAIN = "example.org"
@@ -27,15 +27,11 @@ TRUSTED = "127.0.0.1"
 
 _MASTER = "/usr/lib/postfix/sbin/master"
 
-_QUEUE_FOLDERS = {
-    "pid": "root",
-    **dict.fromkeys(
-        "active bounce corrupt defer deferred flush hold incoming maildrop private public saved"
-        " trace".split(),
-        "postfix",
-    ),
-}
-"""The folders of a queue and who owns them."""
+_QUEUE_FOLDERS = (
+    *("active", "bounce", "corrupt", "defer", "deferred", "flush", "hold", "incoming"),
+    *("maildrop", "private", "public", "saved", "trace"),
+)
+"""The folders of a queue that are Postfix's own."""
 
 
 @attrs.frozen
@@ -51,7 +47,7 @@ class Postfix(ChildServer):
 
     :ivar hostname: the name in its certificate, `NAME.test`; `localhost` and `127.0.0.1` are there
         too. It greets with it.
-    :ivar submission: for the accounts; each port is as the names of `Doors` say. STARTTLS is a must.
+    :ivar doors: submission for the accounts; TLS is a must.
     :ivar introduced: submission with STARTTLS, where `TRUSTED` may say by XCLIENT who it is.
     :ivar exchanger: anybody's mail for `LOCAL_DOMAIN`, that of `TRUSTED` for everywhere;
         `exchangerProxied` behind a PROXY header, `exchangerIntroduced` with XCLIENT.
@@ -67,7 +63,7 @@ class Postfix(ChildServer):
         super().__init__(name)
         self.log = LogFile(self.folder / "postfix.log")
         self.hostname = f"{name}.test"
-        self.submission = Doors.free()
+        self.doors: Mapping[str, Doors] = {"submission": Doors.free()}
         self.introduced = freePort()
         self.exchanger, self.exchangerProxied = freePort(), freePort()
         self.exchangerIntroduced = freePort()
@@ -85,6 +81,21 @@ class Postfix(ChildServer):
     def received(self) -> list[Message]:
         """The messages that have arrived."""
         return [message_from_bytes(path.read_bytes()) for path in self._inbox.glob("new/*")]
+
+    def awaitMail(self, subject: str) -> Message:
+        """The first message with that subject, once it has arrived.
+
+        :raises AssertionError: if it takes too long.
+        """
+        found: list[Message] = []
+
+        def search() -> bool:
+            found.extend(each for each in self.received() if each["Subject"] == subject)
+            return bool(found)
+
+        if not waitUntil(search, 15):
+            raise AssertionError(f"no mail about {subject}:\n{self.log.text()[-3000:]}")
+        return found[0]
 
     def queued(self) -> int:
         """How many messages are on their way."""
@@ -118,8 +129,9 @@ class Postfix(ChildServer):
             path.mkdir(mode=mode, exist_ok=True)
         _makeFolder(self.folder / "data", "postfix", 0o700)
         _makeFolder(self.folder / "mail", "nobody", 0o700)
-        for name, owner in _QUEUE_FOLDERS.items():
-            _makeFolder(self._queue / name, owner, 0o755 if owner == "root" else 0o700)
+        _makeFolder(self._queue / "pid", "root", 0o755)
+        for name in _QUEUE_FOLDERS:
+            _makeFolder(self._queue / name, "postfix", 0o700)
         (self._settings / "main.cf").write_text(self._main(nobody.pw_uid, nobody.pw_gid))
         (self._settings / "master.cf").write_text(self._master())
 
@@ -169,7 +181,7 @@ local_recipient_maps =
         header = "smtpd_upstream_proxy_protocol=haproxy"
         believing = f"smtpd_authorized_xclient_hosts={TRUSTED}"
         exchange = ["smtpd_relay_restrictions=permit_mynetworks,reject_unauth_destination"]
-        doors = self.submission
+        doors = self.doors["submission"]
         return [
             _Service(doors.open, login),
             _Service(doors.secure, implicit),

@@ -1,6 +1,7 @@
 """What a Dovecot serves beside IMAP: POP3, ManageSieve, submission and LMTP."""
 
 from collections.abc import Mapping
+from typing import Protocol
 
 import attrs
 
@@ -38,9 +39,16 @@ class Doors:
         return (*everywhere, self.secure, self.secureProxied) if tls else everywhere
 
 
+class Server(Protocol):
+    """A mail server whose protocols have doors."""
+
+    hostname: str
+    doors: Mapping[str, Doors]
+
+
 @attrs.frozen
 class _Service:
-    """Dovecot's names for a protocol: in `protocols`, of its first process, of its two listeners."""
+    """Dovecot's names: in `protocols`, of the first process, of its two listeners."""
 
     protocol: str
     process: str
@@ -57,10 +65,11 @@ _SERVICES = {
 
 
 def serviceSettings(doors: Mapping[str, Doors], *, tls: bool) -> str:
-    """The lines of the configuration for these protocols; IMAP is always there."""
-    names = " ".join(_SERVICES[each].protocol for each in doors)
+    """The lines of the configuration for these protocols; IMAP's listeners are said elsewhere."""
+    others = {name: each for name, each in doors.items() if name in _SERVICES}
+    names = " ".join(_SERVICES[each].protocol for each in others)
     parts = [f"protocols = imap {names}\n"]
-    parts += [_oneService(_SERVICES[name], each, tls=tls) for name, each in doors.items()]
+    parts += [_oneService(_SERVICES[name], each, tls=tls) for name, each in others.items()]
     if "managesieve" in doors:
         parts.append("plugin {\n  sieve = file:~/sieve;active=~/.dovecot.sieve\n}\n")
     return "".join(parts)

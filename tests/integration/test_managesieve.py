@@ -1,21 +1,27 @@
 """ManageSieve through the proxy: Dovecot's Pigeonhole behind it, real clients before it."""
 
-import socket
 from base64 import b64encode
+from pathlib import Path
+from typing import ClassVar
 
-from tests.integration.accounts import ALICE
+from tests.integration.accounts import ALICE, at
 from tests.integration.clients import runProgram
-from tests.integration.contract import LoginContract, at
+from tests.integration.contract import LoginContract
 from tests.integration.dialogues import ManageSieve
-from tests.integration.wire import LineClient, base64Of, plain
+from tests.integration.wire import base64Of, plain
 
 SCRIPT = 'require "fileinto";\r\nif header :contains "subject" "x" { fileinto "X"; }\r\n'
 
 
 class ManageSieveTests(LoginContract):
-    """Everything that a login can meet, and ManageSieve's own."""
+    """Everything that a login can meet, and ManageSieve's own.
 
-    dialogue: ManageSieve = ManageSieve()
+    Pigeonhole is spoken to by STARTTLS: with TLS from the first byte, which RFC 5804 does not know,
+    it sometimes leaves a command lying that comes soon after the one before.
+    """
+
+    dialogue: ClassVar[ManageSieve] = ManageSieve()
+    way = "starttls"
 
     # Words
 
@@ -35,7 +41,7 @@ class ManageSieveTests(LoginContract):
         """NOOP with a tag, quoted or a literal, so that a client finds its place again."""
         client = self.greeted()
         self.assertRegex(self.dialogue.ask(client, b'NOOP "mark"'), rb'\AOK \(TAG "mark"\)')
-        self.assertRegex(self.dialogue.ask(client, b"noop {4+}\r\nm\"rk"), rb'\AOK \(TAG .*m\\"rk')
+        self.assertRegex(self.dialogue.ask(client, b'noop {4+}\r\nm"rk'), rb'\AOK \(TAG .*m\\"rk')
 
     def test_messagesMayBeLiterals(self) -> None:
         """The mechanism's name, the initial response and an answer, each as a literal."""
@@ -52,14 +58,14 @@ class ManageSieveTests(LoginContract):
             self.assertEqual(lines[:-1], [b'""'] if b"Auth" in command else [])
 
     def test_longTokensArriveWhole(self) -> None:
-        """A token of several kilobytes fits into no quoted string; it goes as a literal."""
+        """A token of several kilobytes, near the most that Dovecot takes, goes as a literal."""
         for mechanism in ("XOAUTH2", "OAUTHBEARER"):
-            token = self.tokens.mint(at("upgraded").name, groups=["x" * 40] * 150)
+            token = self.tokens.mint(at("upgraded").name, groups=["x" * 40] * 80)
             self.secrets.add(token.encode())
             user = at("upgraded").name
             head = f"user={user}" if mechanism == "XOAUTH2" else f"n,a={user},"
             sent = f"{head}\1auth=Bearer {token}\1\1".encode()
-            self.assertGreater(len(b64encode(sent)), 8000)
+            self.assertGreater(len(b64encode(sent)), 6000)
             answer = self.dialogue.authenticate(self.greeted(), mechanism, sent)
             self.assertRegex(answer, rb"\AOK")
 
@@ -69,8 +75,8 @@ class ManageSieveTests(LoginContract):
         sent = base64Of(plain(at("legacy").name, ALICE.password))
         script = b'PUTSCRIPT "pipelined" {6+}\r\nkeep;\n\r\n'
         client.send(b'AUTHENTICATE "PLAIN" "%b"\r\n%bLISTSCRIPTS\r\nLOGOUT\r\n' % (sent, script))
-        received = client.readToEnd().splitlines()
-        self.assertEqual([line[:2] for line in received], [b"OK", b"OK", b'"p', b"OK", b"OK"])
+        received = [line for line in client.readToEnd().splitlines() if line[:1] != b'"']
+        self.assertEqual([line[:2] for line in received], [b"OK"] * 4)
 
     # Clients
 
@@ -79,7 +85,7 @@ class ManageSieveTests(LoginContract):
         password = ALICE.password.decode()
         command = ["sieve-connect", "--server", "localhost", "--user", at(name).name]
         command += ["--port", str(self.proxy.portOf(front)), "--nosslverify", "--passwordfd", "0"]
-        if self.modeOf(front) == "implicit":
+        if self.proxy.modeOf(front) == "implicit":
             command.append("--tls-on-connect")
         done = runProgram([*command, *actions], "sieve-connect", stdin=f"{password}\n")
         self.assertEqual(done.status, 0, done.output)
@@ -88,8 +94,7 @@ class ManageSieveTests(LoginContract):
     def test_sieveConnect(self) -> None:
         """Uploads a script through STARTTLS, lists it and reads it back as it was."""
         path = self.mktemp()
-        with open(path, "w", newline="") as file:
-            file.write(SCRIPT)
+        Path(path).write_text(SCRIPT, newline="")
         for name in ("legacy", "upgraded", "open"):
             self.sieveConnect(name, "upgrading", "--upload", "--localsieve", path)
             listed = self.sieveConnect(name, "upgrading", "--list")
@@ -97,7 +102,7 @@ class ManageSieveTests(LoginContract):
 
     def test_aScriptArrivesByteForByte(self) -> None:
         """Put, listed, read and made active on the account's own server."""
-        content = b"# " + bytes(range(0x80, 0x80)) + "☃ ä\r\n".encode() * 5000 + b"keep;\r\n"
+        content = "# ☃ ä\r\n".encode() * 5000 + b"keep;\r\n"
         for name in ("legacy", "told", "open"):
             client = self.enter(at(name))
             put = b'PUTSCRIPT "big" {%d+}\r\n%b' % (len(content), content)

@@ -4,11 +4,13 @@ import poplib
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
+from typing import ClassVar
 
 from tests.integration import clients
-from tests.integration.accounts import ALICE, ODD
-from tests.integration.contract import LoginContract, at, withPassword, WRONG
+from tests.integration.accounts import ALICE, ODD, at
+from tests.integration.contract import LoginContract
 from tests.integration.dialogues import POP3
+from tests.integration.house import WRONG, withPassword
 from tests.integration.messages import bigMessage, message
 from tests.integration.wire import LineClient
 
@@ -16,7 +18,7 @@ from tests.integration.wire import LineClient
 class POP3Tests(LoginContract):
     """Everything that a login can meet, and POP3's own."""
 
-    dialogue: POP3 = POP3()
+    dialogue: ClassVar[POP3] = POP3()
     others = ("open",)
 
     @classmethod
@@ -30,7 +32,7 @@ class POP3Tests(LoginContract):
     def poplib(self, name: str) -> poplib.POP3:
         """A poplib client of that listener, TLS done."""
         port = self.proxy.portOf(name)
-        if self.modeOf(name) == "implicit":
+        if self.proxy.modeOf(name) == "implicit":
             client: poplib.POP3 = poplib.POP3_SSL(
                 "localhost", port, timeout=20, context=self.context
             )
