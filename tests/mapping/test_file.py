@@ -18,7 +18,6 @@ from mailproxy.errors import ConfigError, MappingError
 from mailproxy.mapping import file
 from mailproxy.mapping.file import FileSource
 from mailproxy.mapping.interfaces import IReloadableMappingSource
-
 from tests.mapping.contract import SourceContract
 
 T = TypeVar("T")
