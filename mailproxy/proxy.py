@@ -5,7 +5,6 @@ counters outlive it. Knows how the parts fit together; must not know which class
 or a store: those are handed in.
 """
 
-import socket
 from collections.abc import Mapping
 
 import attrs
@@ -29,6 +28,7 @@ from mailproxy.protocols.server import ProxyServerFactory, ServerSettings
 from mailproxy.registry import Registry
 from mailproxy.routing import Router
 from mailproxy.session import Resources
+from mailproxy.sockets import isLocal
 from mailproxy.tls import BackendOptions, BackendTLS, ServerTLS
 from mailproxy.waiting import pause
 
@@ -177,7 +177,7 @@ class Proxy(Service):
         if address in self.bound:
             return True
         wildcard = Address("::" if ":" in address.host else "0.0.0.0", address.port)
-        return wildcard in self.bound and _isLocal(address)
+        return wildcard in self.bound and isLocal(address)
 
     # Counts
 
@@ -266,14 +266,3 @@ def _cacheSettings(config: Config) -> CacheSettings:
         maxEntries=mapping.cache_max_entries,
         lookupTimeout=mapping.lookup_timeout,
     )
-
-
-def _isLocal(address: Address) -> bool:
-    """Whether an address is this machine's: only then a socket can be bound to it."""
-    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.bind((address.host, 0))
-        except OSError:
-            return False
-    return True

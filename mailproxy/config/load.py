@@ -111,6 +111,13 @@ def checkMapping(config: Config, table: Table, name: str = "mapping file") -> li
     return checkTable(table, _declaredProtocols(config.destination), _mapped(served), name)
 
 
+def lacking(config: Config, destination: str) -> list[str]:
+    """The protocols that listeners serve to mapped accounts and a declared destination lacks."""
+    served = frozenset(listener.protocol for listener in config.listener.values())
+    declared = config.destination[destination].protocol
+    return [protocol for protocol in _mapped(served) if protocol not in declared]
+
+
 def _declaredProtocols(destinations: Mapping[str, Destination]) -> dict[str, frozenset[str]]:
     return {name: frozenset(one.protocol) for name, one in destinations.items()}
 

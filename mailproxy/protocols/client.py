@@ -76,13 +76,16 @@ class ProxyClient(Stream):
 
         :raises BackendFailed: when it cannot be used; another attempt may help.
         """
+        settings = self.settings
+        if settings.context is not None and not settings.startTLS:
+            await self._secure(settings.context)
         await self._step(Stage.GREETING, self.readGreeting())
-        if self.settings.startTLS:
+        if settings.context is not None and settings.startTLS:
             await self._step(Stage.PREPARE, self.requestTLS())
             if self.unread:
                 # Whoever put them there wants them to be taken for the backend's own words.
                 raise BackendFailed(Stage.PREPARE, "bytes before the TLS handshake")
-            await self.secureWith(self.settings.context)
+            await self._secure(settings.context)
         self._assertPrivate()
         await self._step(Stage.PREPARE, self._makeReady())
 
@@ -90,12 +93,8 @@ class ProxyClient(Stream):
         await self.readCapabilities()
         await self.introduce()
 
-    async def secureWith(self, context: BackendTLS | None) -> None:
-        """Start TLS towards the backend.
-
-        :raises BackendFailed: when the handshake fails, with its reason.
-        """
-        assert context is not None
+    async def _secure(self, context: BackendTLS) -> None:
+        """Start TLS; a handshake that fails is told with its reason."""
         try:
             await self.startTLS(context)
         except PeerGone as gone:
@@ -110,9 +109,13 @@ class ProxyClient(Stream):
         """
         self._assertPrivate()
         try:
-            return await self.replay(credentials, challenge)
+            result = await self.replay(credentials, challenge)
         except (PeerGone, ProtocolError) as error:
             raise BackendFailed(Stage.LOGIN, str(error)) from error
+        if self.settings.context is not None:
+            # By now a TLS 1.3 server has sent its tickets.
+            self.settings.context.remember(self.transport)
+        return result
 
     def _assertPrivate(self) -> None:
         """No secret is written to a leg that may be listened to."""

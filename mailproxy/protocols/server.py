@@ -139,6 +139,11 @@ class ProxyServer(Stream):
         return self.settings.promises.mechanisms if self.private else ()
 
     @property
+    def takesPasswords(self) -> bool:
+        """Whether passwords may come now, by a protocol's own command too."""
+        return Mechanism.PLAIN in self.offered or Mechanism.LOGIN in self.offered
+
+    @property
     def private(self) -> bool:
         """Whether a secret may be sent to us now."""
         return self.secure or self.settings.promises.cleartext
@@ -293,8 +298,8 @@ class ProxyServer(Stream):
 
     def logInWithPassword(self, command: Command, user: bytes, password: bytes) -> Login | None:
         """Serve a login that the protocol's own command carries."""
-        if not self.private:
-            self.fail(command, Refusal.PRIVACY)
+        if not self.takesPasswords:
+            self.fail(command, Refusal.MECHANISM if self.private else Refusal.PRIVACY)
             return None
         return Login(command, sasl.fromPassword(user, password))
 
