@@ -31,7 +31,7 @@ would be held to be ill."""
 class Address:
     """An IP address and a port; an IPv4-mapped IPv6 address is written as the IPv4 one it is."""
 
-    host: str = attrs.field()
+    host: str
     port: int
 
     @classmethod
@@ -50,6 +50,13 @@ class Address:
     def ip(self) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
         """The address as a number."""
         return ipaddress.ip_address(self.host)
+
+    @property
+    def neighbourhood(self) -> str:
+        """Who counts as one: an IPv4 address, or the /64 of an IPv6 one, which one person has."""
+        if ":" not in self.host:
+            return self.host
+        return str(ipaddress.ip_network((self.host, 64), strict=False))
 
     def __str__(self) -> str:
         """Write `host:port`, an IPv6 host in brackets."""

@@ -5,7 +5,6 @@ counters outlive it. Knows how the parts fit together; must not know which class
 or a store: those are handed in.
 """
 
-import socket
 from collections.abc import Mapping
 
 import attrs
@@ -30,6 +29,7 @@ from mailproxy.protocols.server import ProxyServerFactory, ServerSettings
 from mailproxy.registry import Registry
 from mailproxy.routing import Router
 from mailproxy.session import Resources, Session
+from mailproxy.sockets import isLocal
 from mailproxy.tls import BackendOptions, BackendTLS, ServerTLS
 from mailproxy.waiting import pause
 
@@ -181,8 +181,11 @@ class Proxy(Service):
         """Whether a connection to this address would come back to us."""
         if address in self.bound:
             return True
+        if address.ip.is_unspecified:
+            # Whoever calls 0.0.0.0 reaches this machine.
+            return any(address.port == bound.port for bound in self.bound)
         wildcard = Address("::" if ":" in address.host else "0.0.0.0", address.port)
-        return wildcard in self.bound and _isLocal(address)
+        return wildcard in self.bound and isLocal(address)
 
     # Counts
 
@@ -271,14 +274,3 @@ def _cacheSettings(config: Config) -> CacheSettings:
         maxEntries=mapping.cache_max_entries,
         lookupTimeout=mapping.lookup_timeout,
     )
-
-
-def _isLocal(address: Address) -> bool:
-    """Whether an address is this machine's: only then a socket can be bound to it."""
-    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.bind((address.host, 0))
-        except OSError:
-            return False
-    return True

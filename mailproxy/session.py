@@ -35,6 +35,9 @@ from mailproxy.sasl import Credentials, dismissal
 from mailproxy.tls import describe
 from mailproxy.waiting import TimedOut, within
 
+MAX_USUAL_LOGIN = 4096
+"""Bytes of a login; a backend that hangs up on a longer one is not ill."""
+
 
 @attrs.frozen
 class Resources:
@@ -138,6 +141,8 @@ class Session:
         self._resources.registry.add(self)
         self._server.whenLost = lambda: self._end(Outcome.CLIENT_GONE)
         self._task = Deferred.fromCoroutine(self._live(introduction))
+        if self._interruption is not None:
+            self._task.cancel()
         return self._task
 
     async def _story(self, introduction: Coroutine[Any, Any, None]) -> str:
@@ -148,18 +153,24 @@ class Session:
         return (await self._bridge.run()).value
 
     async def _untilAccepted(self, introduction: Coroutine[Any, Any, None]) -> ProxyClient:
-        """Lead the client to a login that its backend accepts; nothing keeps the password after."""
+        """Lead the client to a login that its backend accepts."""
         clock, patience, server = self._resources.clock, self._place.patience, self._server
-        login = await within(clock, patience, self._firstLogin(introduction))
-        while True:
-            backend, target, result = await self._attempt(login)
-            if result.accepted:
-                server.accept(login, result)
-                return backend
-            self._leaveBackend()
-            self._refused(result)
-            server.reject(login, result, hide=target.hideAuthErrors)
-            login = await within(clock, patience, server.nextLogin())
+        backend = await self._round(within(clock, patience, self._firstLogin(introduction)))
+        while backend is None:
+            backend = await self._round(within(clock, patience, server.nextLogin()))
+        return backend
+
+    async def _round(self, reading: Deferred[Login]) -> ProxyClient | None:
+        """Bring one login to its end; with this call everything goes that holds the password."""
+        login = await reading
+        backend, target, result = await self._attempt(login)
+        if result.accepted:
+            self._server.accept(login, result)
+            return backend
+        self._leaveBackend()
+        self._refused(result)
+        self._server.reject(login, result, hide=target.hideAuthErrors)
+        return None
 
     def _refused(self, result: AuthResult) -> None:
         """Note a refused login: the client is in the dialogue again, and nobody's yet."""
@@ -205,7 +216,7 @@ class Session:
         self.log.debug(
             "session {session}: {identifier} goes to {destination} ({ground})",
             session=self.id,
-            identifier=identifier,
+            identifier=ascii(identifier),
             destination=route.destination,
             ground=route.ground.value,
         )
@@ -221,7 +232,7 @@ class Session:
 
     async def _replay(self, target: Target, login: Login) -> tuple[ProxyClient, AuthResult]:
         """Dial the backend and log in there."""
-        resources, client = self._resources, self._server.origin.client.host
+        resources, client = self._resources, self._server.origin.client.neighbourhood
         backend = self._backend = await resources.dialer.open(target, self._server.origin)
         self._relayed = False
         challenge = self._challenge(target, login.credentials)
@@ -235,16 +246,11 @@ class Session:
             backend.attempt.failed(Stage.LOGIN, client)
             raise BackendFailed(Stage.LOGIN, "no answer in time") from None
         except BackendFailed as failed:
-            backend.attempt.failed(failed.stage, client)
+            if len(login.credentials.response) <= MAX_USUAL_LOGIN:
+                backend.attempt.failed(failed.stage, client)
             raise
-        self._served(backend)
-        return backend.client, result
-
-    def _served(self, backend: Backend) -> None:
-        """A backend has done its part: it is well, and its TLS session is worth keeping."""
         backend.attempt.succeeded()
-        if backend.client.settings.context is not None:
-            backend.client.settings.context.remember(backend.client.transport)
+        return backend.client, result
 
     def _challenge(self, target: Target, credentials: Credentials) -> Challenge:
         """Choose who answers when the backend asks once more: only a token's refusal may."""
@@ -261,6 +267,9 @@ class Session:
     async def _relay(self, message: bytes) -> bytes | None:
         """Let the client answer a backend's challenge."""
         self._relayed = True
+        if self._backend is not None:
+            # It has answered; how long the client takes says nothing about its health.
+            self._backend.attempt.succeeded()
         return await self._server.relay(message)
 
     # Every end
@@ -349,7 +358,7 @@ class Passage(Session):
         except BackendFailed as failed:
             self._reason = str(failed)
             raise Dismissed(Refusal.UNAVAILABLE) from failed
-        self._served(backend)
+        backend.attempt.succeeded()
         client = backend.client
         # A backend that must be told of the client first has greeted us; its words are passed on.
         self._server.send(client.opening)

@@ -58,12 +58,20 @@ class DialCase(SynchronousTestCase):
         self.health = Health(self.network, HealthSettings(1, 2, 30.0))
         self.ours: set[Address] = set()
 
+    def dialer(self, retries: int = 1) -> Dialer:
+        """A dialer with ten seconds for all attempts."""
+        reactor = cast(DialReactor, self.network)
+        return Dialer(reactor, self.health, self.ours.__contains__, 10.0, retries)
+
     def open(
-        self, retries: int = 1, origin: Origin = ORIGIN, **changes: Any
+        self,
+        retries: int = 1,
+        origin: Origin = ORIGIN,
+        dialer: Dialer | None = None,
+        **changes: Any,
     ) -> "Deferred[Backend]":
         """Begin to open a backend."""
-        reactor = cast(DialReactor, self.network)
-        dialer = Dialer(reactor, self.health, self.ours.__contains__, 10.0, retries)
+        dialer = dialer or self.dialer(retries)
         target = attrs.evolve(TARGET, **changes)
         opened: Deferred[Backend] = Deferred.fromCoroutine(dialer.open(target, origin))
         self.network.pump()
@@ -306,13 +314,39 @@ class StageTests(DialCase):
         self.assertEqual(self.called, [])
 
     def test_connect(self) -> None:
-        """Refused, or an own address that cannot be used: the message names the address."""
-        for error in (ConnectionRefusedError(), ConnectBindError()):
-            self.setUp()
-            self.opened = self.open(retries=0)
-            self.network.call.refuse(error)
-            self.assertIn(HOST, str(self.opened.result))
-            self.fail_(Stage.CONNECT, host=True)
+        """The message names the address."""
+        self.opened = self.open(retries=0)
+        self.network.call.refuse(ConnectionRefusedError())
+        self.assertIn(HOST, str(self.opened.result))
+        self.fail_(Stage.CONNECT, host=True)
+
+    def test_whatWeLackIsNotTheDestinationsFault(self) -> None:
+        """No descriptor, no port, or an own address that cannot be used: nothing is counted."""
+        opened = self.open(retries=0)
+        self.network.call.refuse(ConnectBindError())
+        failed = self.failureResultOf(opened, BackendFailed).value
+        self.assertEqual(failed.stage, Stage.LOCAL)
+        self.assertIn(HOST, str(failed))
+        self.assertEqual(self.failures(), (0, False))
+
+    def test_sessionsShareALookUp(self) -> None:
+        """A name server that does not answer takes one thread a name; each session may leave."""
+        resolver = self.network.nameResolver
+        resolver.hold(NAME)
+        dialer = self.dialer()
+        first, second, third = (self.open(dialer=dialer, host=NAME) for _ in range(3))
+        self.assertEqual(resolver.asked, [NAME])
+        second.cancel()
+        self.failureResultOf(second, CancelledError)
+        receiver = resolver.held[NAME]
+        assert receiver is not None
+        resolver.finish(receiver, [HOST])
+        self.assertEqual(self.called, [HOST, HOST])
+        for opened in (first, third):
+            opened.cancel()
+            self.failureResultOf(opened, CancelledError)
+        self.open(dialer=dialer, host=NAME)
+        self.assertEqual(resolver.asked, [NAME, NAME])
 
     def test_noAnswerToTheCall(self) -> None:
         """A host that drops our packets."""

@@ -49,12 +49,18 @@ def parseTable(data: bytes, name: str = "mapping file") -> Table:
     :raises ConfigError: naming each bad line, and both lines where one identifier is given two
         different destinations.
     """
+    table, problems = readTable(data, name)
+    if problems:
+        raise ConfigError(abridged(problems))
+    return table
+
+
+def readTable(data: bytes, name: str = "mapping file") -> tuple[Table, list[str]]:
+    """Read a whole file as `parseTable` does; returns its sound lines, and what is wrong."""
     text = data.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape")
     table, doubtful = _scan(text)
     problems = _explain(text, doubtful, table.entries)
-    if problems:
-        raise ConfigError(abridged([f"{name}:{line}: {what}" for line, what in problems]))
-    return table
+    return table, [f"{name}:{line}: {what}" for line, what in problems]
 
 
 def _scan(text: str) -> tuple[Table, dict[int, str]]:

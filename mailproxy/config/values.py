@@ -200,6 +200,8 @@ def _checkHostName(value: str) -> str:
 
 def _checkHost(value: str) -> str:
     if isIPAddress(value):
+        if "%" in value:
+            raise ValueError(f"{shown(value)} has a zone; write an address that needs none")
         return value
     if value.startswith("[") and value.endswith("]") and isIPAddress(value[1:-1]):
         raise ValueError(f"{shown(value)} needs no brackets; write {value[1:-1]}")

@@ -100,13 +100,15 @@ class ProxyClient(Stream):
 
         :raises BackendFailed: when it cannot be used; another attempt may help.
         """
+        await self.secureAtOnce()
+        settings = self.settings
         await self._step(Stage.GREETING, self.readGreeting())
-        if self.settings.startTLS:
+        if settings.context is not None and settings.startTLS:
             await self._step(Stage.PREPARE, self.requestTLS())
             if self.unread:
                 # Whoever put them there wants them to be taken for the backend's own words.
                 raise BackendFailed(Stage.PREPARE, "bytes before the TLS handshake")
-            await self.secureWith(self.settings.context)
+            await self._secure(settings.context)
         self._assertPrivate()
         await self._step(Stage.PREPARE, self.makeReady())
 
@@ -116,12 +118,13 @@ class ProxyClient(Stream):
         await self.introduce()
         await self.readCapabilities()
 
-    async def secureWith(self, context: BackendTLS | None) -> None:
-        """Start TLS towards the backend.
+    async def secureAtOnce(self) -> None:
+        """Start TLS where it comes before any word."""
+        if self.settings.context is not None and not self.settings.startTLS:
+            await self._secure(self.settings.context)
 
-        :raises BackendFailed: when the handshake fails, with its reason.
-        """
-        assert context is not None
+    async def _secure(self, context: BackendTLS) -> None:
+        """Start TLS; a handshake that fails is told with its reason."""
         try:
             await self.startTLS(context)
         except PeerGone as gone:
@@ -136,9 +139,16 @@ class ProxyClient(Stream):
         """
         self._assertPrivate()
         try:
-            return await self._replay(credentials, challenge)
+            result = await self._replay(credentials, challenge)
         except (PeerGone, ProtocolError) as error:
             raise BackendFailed(Stage.LOGIN, str(error)) from error
+        self.remember()
+        return result
+
+    def remember(self) -> None:
+        """Keep the TLS session: once the backend has said something, its tickets are here."""
+        if self.settings.context is not None:
+            self.settings.context.remember(self.transport)
 
     async def _replay(self, credentials: Credentials, challenge: Challenge) -> AuthResult:
         """Choose a way that the backend offers: the client's own comes first."""

@@ -40,8 +40,8 @@ _FAREWELLS: Mapping[Refusal, bytes] = {
     Refusal.SHUTDOWN: b"* BYE [UNAVAILABLE] Server shutting down, try again later.",
 }
 
-_TEMPORARY = frozenset({b"UNAVAILABLE", b"INUSE", b"SERVERBUG", b"LIMIT"})
-"""Response codes of a NO that says nothing about the password (RFC 5530, section 3)."""
+_REFUSING = frozenset({b"AUTHENTICATIONFAILED", b"AUTHORIZATIONFAILED", b"EXPIRED"})
+"""Response codes of a NO that is about the credentials, as is one without any (RFC 5530, 3)."""
 
 
 class IMAPServer(ProxyServer):
@@ -57,7 +57,7 @@ class IMAPServer(ProxyServer):
         if self.offersTLS:
             words.append(b"STARTTLS")
         words += [b"AUTH=" + mechanism.value for mechanism in self.offered]
-        if not self.private:
+        if not self.takesPasswords:
             words.append(b"LOGINDISABLED")
         return b" ".join(words)
 
@@ -311,7 +311,8 @@ def _verdict(response: _Response, preamble: bytes) -> AuthResult:
     elif response.status not in (b"NO", b"BAD"):
         raise ProtocolError("no answer to a login")
     else:
-        verdict = Verdict.TEMPORARY if _TEMPORARY & {*response.code[:1]} else Verdict.REFUSED
+        refused = response.status == b"NO" and _REFUSING.issuperset(response.code[:1])
+        verdict = Verdict.REFUSED if refused else Verdict.TEMPORARY
     return AuthResult(verdict, preamble, response.whole[len(response.mark) + 1 : -2])
 
 

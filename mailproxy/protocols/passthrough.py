@@ -31,6 +31,9 @@ class PassThroughClient(SubmissionClient):
         """Speak first only where there is something to say; else the client hears the greeting."""
         if self.settings.introduces or self.settings.startTLS:
             await super().prepare()
+            self.remember()
+        else:
+            await self.secureAtOnce()
 
     async def makeReady(self) -> None:
         """Introduce the client; the greeting that follows is for its ears."""

@@ -82,7 +82,7 @@ class POP3Server(ProxyServer):
     async def capaVerb(self, command: Command) -> None:
         """Serve CAPA (RFC 2449)."""
         lines = [b"TOP", b"UIDL", b"RESP-CODES", b"AUTH-RESP-CODE", b"PIPELINING"]
-        if self.private:
+        if self.takesPasswords:
             lines.append(b"USER")
         if self.offered:
             lines.append(b"SASL " + b" ".join(each.value for each in self.offered))
@@ -104,11 +104,9 @@ class POP3Server(ProxyServer):
 
     async def userVerb(self, command: Command) -> None:
         """Serve USER: the answer does not tell whether there is such an account."""
-        if not self.private:
-            self.fail(command, Refusal.PRIVACY)
-        elif not command.arguments:
+        if not command.arguments:
             raise ProtocolError("USER without a name")
-        else:
+        if self.mayLogIn(command):
             self._user = command.arguments
             self.send(b"+OK\r\n")
 

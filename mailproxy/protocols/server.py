@@ -168,6 +168,11 @@ class ProxyServer(Stream):
         return self.settings.trusts(self.origin.client)
 
     @property
+    def takesPasswords(self) -> bool:
+        """Whether passwords may come now, by a protocol's own command too."""
+        return Mechanism.PLAIN in self.offered or Mechanism.LOGIN in self.offered
+
+    @property
     def private(self) -> bool:
         """Whether a secret may be sent to us now."""
         return self.secure or self.settings.promises.cleartext
@@ -322,10 +327,15 @@ class ProxyServer(Stream):
 
     def logInWithPassword(self, command: Command, user: bytes, password: bytes) -> Login | None:
         """Serve a login that the protocol's own command carries."""
-        if not self.private:
-            self.fail(command, Refusal.PRIVACY)
+        if not self.mayLogIn(command):
             return None
         return Login(command, sasl.fromPassword(user, password))
+
+    def mayLogIn(self, command: Command) -> bool:
+        """Whether a password may come by the protocol's own command; if not, it is refused."""
+        if not self.takesPasswords:
+            self.fail(command, Refusal.MECHANISM if self.private else Refusal.PRIVACY)
+        return self.takesPasswords
 
     def describe(self, fields: Fields) -> None:
         """Take what a client, or a trusted peer for it, says of itself."""

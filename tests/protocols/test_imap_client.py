@@ -378,11 +378,14 @@ class LoginTests(ClientCase):
         self.assertEqual(line, b"P1 AUTHENTICATE PLAIN %b\r\n" % b64encode(message))
 
     def test_refusals(self) -> None:
-        """NO and BAD are refusals; a code that says nothing of the password makes it temporary."""
+        """NO is a refusal if its code, or none, is about the credentials; the rest is temporary."""
         for reply, verdict in (
             (b"NO [AUTHENTICATIONFAILED] no", Verdict.REFUSED),
             (b"NO go away", Verdict.REFUSED),
-            (b"BAD what?", Verdict.REFUSED),
+            (b"NO [EXPIRED] old", Verdict.REFUSED),
+            (b"NO [AuthorizationFailed] not you", Verdict.REFUSED),
+            (b"NO [CONTACTADMIN] hm", Verdict.TEMPORARY),
+            (b"BAD what?", Verdict.TEMPORARY),
             (b"NO [UNAVAILABLE] later", Verdict.TEMPORARY),
             (b"NO [inuse] later", Verdict.TEMPORARY),
             (b"NO [LIMIT] later", Verdict.TEMPORARY),
@@ -459,7 +462,7 @@ class ChallengeTests(ClientCase):
         self.login(BEARER)
         self.assertEqual(self.hear(b"+ e30=\r\n"), b"*\r\n")
         self.hear(b"P1 BAD cancelled\r\n")
-        self.assertResult(Verdict.REFUSED, b"", b"BAD cancelled")
+        self.assertResult(Verdict.TEMPORARY, b"", b"BAD cancelled")
 
     def test_tokenWithoutInitialResponse(self) -> None:
         """The first `+` asks for the token, the second is the challenge."""

@@ -309,7 +309,7 @@ class VolumeTests(SynchronousTestCase):
         @settings(deadline=None)
         @given(words, words)
         def check(user: bytes, password: bytes) -> None:
-            promises = serverSettings(mechanisms=(), capabilities=CAPABILITIES)
+            promises = serverSettings(mechanisms=(Mechanism.LOGIN,), capabilities=CAPABILITIES)
             pair = Pair(PROTOCOLS["pop3"], serverSide=promises)
             pair.prepare()
             answered = Deferred.fromCoroutine(
