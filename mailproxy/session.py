@@ -175,10 +175,11 @@ class Session:
     def _refused(self, result: AuthResult) -> None:
         """Note a refused login: the client is in the dialogue again, and nobody's yet."""
         self.log.info(
-            "session {session} {protocol} from {client}: login of {identifier} {verdict} by "
-            "{destination}",
+            "session {session} {protocol} {listener} from {client}: login of {identifier} "
+            "{verdict} by {destination}",
             session=self.id,
             protocol=self.protocol,
+            listener=self.listener,
             client=self.client,
             identifier=redact(self.identifier),
             verdict=result.verdict.value,

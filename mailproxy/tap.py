@@ -210,6 +210,8 @@ def _stopOnSignals(reactor: ProxyReactor) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, caught)
+    # Nobody means to end all sessions by the signal that asks other daemons to reload.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 
 def _welcome(config: Config) -> None:

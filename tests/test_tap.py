@@ -225,7 +225,8 @@ class BuildTests(TapCase):
         self.build(ENDPOINT)
         for function, words, named in self.reactor.whenRunningHooks:
             function(*words, **named)
-        self.assertEqual(set(handlers), {signal.SIGTERM, signal.SIGINT})
+        self.assertEqual(set(handlers), {signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
+        self.assertIs(handlers[signal.SIGHUP], signal.SIG_IGN)
         handlers[signal.SIGTERM](signal.SIGTERM, None)
         self.assertEqual(self.reactor.stops, 1)
         self.assertIs(handlers[signal.SIGTERM], signal.SIG_DFL)

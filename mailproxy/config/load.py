@@ -13,7 +13,7 @@ from mailproxy.config.checks import checkTables
 from mailproxy.config.draft import Draft, draft
 from mailproxy.config.model import Admin, Config, Destination, LogLevel, SourceKind, TLSMode
 from mailproxy.config.problems import describe, keyPath
-from mailproxy.config.table import Table, abridged, checkTable, readTable
+from mailproxy.config.table import Table, byLine, checkTable, readTable
 from mailproxy.config.values import CREDENTIAL_BEARING, PROTOCOLS, shown
 from mailproxy.errors import ConfigError
 
@@ -99,7 +99,7 @@ def _checkMappingFile(parts: Draft) -> Iterator[str]:
     declared = dict.fromkeys(parts.declared, frozenset(PROTOCOLS))
     declared |= _declaredProtocols(parts.destinations)
     problems += checkTable(table, declared, _mapped(parts.served), str(path))
-    yield from (f"mapping.file.path: {problem}" for problem in abridged(problems))
+    yield from (f"mapping.file.path: {problem}" for problem in byLine(problems))
 
 
 def checkMapping(config: Config, table: Table, name: str = "mapping file") -> list[str]:

@@ -78,10 +78,17 @@ class Dialogue(Section):
     )
 
 
+def _checkAdvertised(words: tuple[str, ...]) -> tuple[str, ...]:
+    for word in words:
+        if word.upper() in ("STARTTLS", "LOGINDISABLED") or word.upper().startswith("AUTH="):
+            raise ValueError(f"{shown(word)} is said by itself, when it is so; leave it out")
+    return words
+
+
 class IMAPCapabilities(Dialogue):
     """The `[capabilities.imap]` table."""
 
-    advertise: Words = Field(
+    advertise: Annotated[Words, AfterValidator(_checkAdvertised)] = Field(
         default=("IMAP4rev1", "SASL-IR", "LITERAL+", "ID", "ENABLE"),
         description="Capabilities before login; those for TLS and login are added.",
     )

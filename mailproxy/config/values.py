@@ -244,6 +244,12 @@ def _splitWords(value: Any) -> Any:
     return value.split() if isinstance(value, str) else value
 
 
+def _checkWord(value: str) -> str:
+    if not value or " " in value:
+        raise ValueError(f"{shown(value)} is not one word")
+    return value
+
+
 def _checkMechanisms(names: tuple[str, ...]) -> tuple[str, ...]:
     for name in names:
         if name not in MECHANISMS:
@@ -290,7 +296,8 @@ Name = Annotated[str, AfterValidator(_checkName)]
 ProtocolName = Annotated[str, AfterValidator(_checkProtocol), _schema(enum=list(PROTOCOLS))]
 Printable = Annotated[str, AfterValidator(_checkPrintable)]
 Separator = Annotated[str, AfterValidator(_checkSeparator)]
-Words = Annotated[tuple[Printable, ...], BeforeValidator(_splitWords)]
+_Word = Annotated[Printable, AfterValidator(_checkWord)]
+Words = Annotated[tuple[_Word, ...], BeforeValidator(_splitWords)]
 Mechanisms = Annotated[
     tuple[str, ...],
     BeforeValidator(_splitWords),

@@ -62,18 +62,22 @@ class IMAPServer(ProxyServer):
         return b" ".join(words)
 
     async def readCommand(self) -> Command:
-        """Read `tag SP verb SP arguments`, literals included."""
+        """Read `tag SP verb SP arguments`, with literals: those of a bad command too."""
         while True:
-            tag, _, rest = (await self.readLine()).partition(b" ")
+            line = await self.readLine()
+            tag, _, rest = line.partition(b" ")
+            try:
+                pieces = await readPieces(self, line, self._consent)
+            except TooBig:
+                self.refuse(Command(tag if grammar.isTag(tag) else b"*", b""), Refusal.TOO_BIG)
+                continue
             if not grammar.isTag(tag):
                 raise grammar.GrammarError("bad tag")
-            try:
-                pieces = await readPieces(self, rest, lambda: self.send(b"+ OK\r\n"))
-            except TooBig:
-                self.refuse(Command(tag, b""), Refusal.TOO_BIG)
-                continue
-            verb, _, pieces[0] = pieces[0].partition(b" ")
+            verb, _, pieces[0] = rest.partition(b" ")
             return Command(tag, verb.upper(), pieces)
+
+    def _consent(self) -> None:
+        self.send(b"+ OK\r\n")
 
     async def continuation(self, challenge: bytes) -> bytes:
         """Ask by `+`."""

@@ -30,7 +30,13 @@ class PassThroughClient(SubmissionClient):
     async def prepare(self) -> None:
         """Speak first only where there is something to say; else the client hears the greeting."""
         if self.settings.introduces or self.settings.startTLS:
-            await super().prepare()
+            try:
+                await super().prepare()
+            except BackendFailed as failed:
+                # A proxy that waits for the next one's greeting must not ask twice: in a circle of
+                # them each attempt would double.
+                failed.retry = False
+                raise
             self.remember()
         else:
             await self.secureAtOnce()

@@ -43,7 +43,7 @@ class ReadTests(SynchronousTestCase):
 
     def test_lineWithoutALiteral(self) -> None:
         """It is all there is; nothing is waited for."""
-        for line in (b"", b"NOOP", b"x {5", b"{5} x", b"{x}", b"{-1}", b"{5 }", b"{12345678901}"):
+        for line in (b"", b"NOOP", b"x {5", b"{5} x", b"{x}", b"{-1}", b"{5 }"):
             self.assertEqual(self.successResultOf(Reading(line).reading), [line])
 
     def test_waitingLiteralIsAskedFor(self) -> None:
