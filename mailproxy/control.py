@@ -9,8 +9,9 @@ from typing import Any, TypeAlias
 from twisted.internet.defer import Deferred, succeed
 from zope.interface import Interface, implementer
 
+from mailproxy.config.load import lacking
 from mailproxy.config.model import Destination
-from mailproxy.errors import ReadOnlyMapping, UnknownDestination
+from mailproxy.errors import ConfigError, ReadOnlyMapping, UnknownDestination
 from mailproxy.mapping.interfaces import IReloadableMappingSource, IWritableMappingSource
 from mailproxy.proxy import Proxy
 from mailproxy.registry import ISession
@@ -44,7 +45,8 @@ class IControl(Interface):
     def setMapping(identifier: str, destination: str) -> Deferred[None]:
         """Write where an account lives; the next login sees it.
 
-        Fails with `UnknownDestination`, `ReadOnlyMapping` or `MappingError`.
+        Fails with `UnknownDestination`, `ReadOnlyMapping` or `MappingError`; with `ConfigError`
+        when the destination does not speak all that is served: a start would refuse the mapping.
         """
 
     def removeMapping(identifier: str) -> Deferred[bool]:
@@ -150,6 +152,8 @@ class LocalControl:
     async def _setMapping(self, identifier: str, destination: str) -> None:
         normalized = self._normalize(identifier)
         self._requireDeclared(destination)
+        if missing := lacking(self._proxy.runtime.config, destination):
+            raise ConfigError([f"destination: it lacks {', '.join(missing)}, which is served here"])
         await self._writable().store(normalized, destination)
         self._proxy.cache.invalidate(normalized)
 

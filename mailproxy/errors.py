@@ -33,6 +33,7 @@ class Stage(enum.Enum):
 
     BREAKER = "circuit open"
     LOOP = "loop"
+    LOCAL = "local"
     RESOLVE = "resolve"
     CONNECT = "connect"
     TIMEOUT = "timeout"

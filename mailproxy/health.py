@@ -13,7 +13,7 @@ from mailproxy.logs import Logger
 
 __all__ = ["Attempt", "DestinationHealth", "Health", "HealthSettings"]
 
-_NO_FAILURE = frozenset({Stage.BREAKER, Stage.LOOP, Stage.UNSUPPORTED})
+_NO_FAILURE = frozenset({Stage.BREAKER, Stage.LOOP, Stage.LOCAL, Stage.UNSUPPORTED})
 """Stages at which we gave up by ourselves: they say nothing about the destination's health."""
 
 _MOST_CLIENTS = 256

@@ -35,6 +35,9 @@ from mailproxy.sasl import Credentials, dismissal
 from mailproxy.tls import describe
 from mailproxy.waiting import TimedOut, within
 
+MAX_USUAL_LOGIN = 4096
+"""Bytes of a login; a backend that hangs up on a longer one is not ill."""
+
 
 @attrs.frozen
 class Resources:
@@ -43,6 +46,7 @@ class Resources:
     :ivar targets: endpoints by destination and protocol.
     :ivar authTimeout: seconds that a backend has to answer a login.
     :ivar bridgeIdle: seconds without a byte that end a bridge.
+    :ivar passThrough: the destination of sessions without a login; empty where there are none.
     """
 
     clock: IReactorTime
@@ -54,6 +58,7 @@ class Resources:
     metrics: Metrics
     authTimeout: float
     bridgeIdle: float
+    passThrough: str = ""
 
 
 @attrs.frozen
@@ -136,6 +141,8 @@ class Session:
         self._resources.registry.add(self)
         self._server.whenLost = lambda: self._end(Outcome.CLIENT_GONE)
         self._task = Deferred.fromCoroutine(self._live(introduction))
+        if self._interruption is not None:
+            self._task.cancel()
         return self._task
 
     async def _story(self, introduction: Coroutine[Any, Any, None]) -> str:
@@ -146,26 +153,33 @@ class Session:
         return (await self._bridge.run()).value
 
     async def _untilAccepted(self, introduction: Coroutine[Any, Any, None]) -> ProxyClient:
-        """Lead the client to a login that its backend accepts; nothing keeps the password after."""
+        """Lead the client to a login that its backend accepts."""
         clock, patience, server = self._resources.clock, self._place.patience, self._server
-        login = await within(clock, patience, self._firstLogin(introduction))
-        while True:
-            backend, target, result = await self._attempt(login)
-            if result.accepted:
-                server.accept(login, result)
-                return backend
-            self._leaveBackend()
-            self._refused(result)
-            server.reject(login, result, hide=target.hideAuthErrors)
-            login = await within(clock, patience, server.nextLogin())
+        backend = await self._round(within(clock, patience, self._firstLogin(introduction)))
+        while backend is None:
+            backend = await self._round(within(clock, patience, server.nextLogin()))
+        return backend
+
+    async def _round(self, reading: Deferred[Login]) -> ProxyClient | None:
+        """Bring one login to its end; with this call everything goes that holds the password."""
+        login = await reading
+        backend, target, result = await self._attempt(login)
+        if result.accepted:
+            self._server.accept(login, result)
+            return backend
+        self._leaveBackend()
+        self._refused(result)
+        self._server.reject(login, result, hide=target.hideAuthErrors)
+        return None
 
     def _refused(self, result: AuthResult) -> None:
         """Note a refused login: the client is in the dialogue again, and nobody's yet."""
         self.log.info(
-            "session {session} {protocol} from {client}: login of {identifier} {verdict} by "
-            "{destination}",
+            "session {session} {protocol} {listener} from {client}: login of {identifier} "
+            "{verdict} by {destination}",
             session=self.id,
             protocol=self.protocol,
+            listener=self.listener,
             client=self.client,
             identifier=redact(self.identifier),
             verdict=result.verdict.value,
@@ -200,22 +214,26 @@ class Session:
         if identifier is not None:
             await resources.registry.held(identifier)
         route = await resources.router.route(identifier)
-        resources.registry.routed(self, identifier, route.destination)
         self.log.debug(
             "session {session}: {identifier} goes to {destination} ({ground})",
             session=self.id,
-            identifier=identifier,
+            identifier=ascii(identifier),
             destination=route.destination,
             ground=route.ground.value,
         )
-        target = resources.targets.get((route.destination, self.protocol))
+        return self._target(identifier, route.destination)
+
+    def _target(self, identifier: str | None, destination: str) -> Target:
+        """Put the session on file and find the endpoint that serves it."""
+        self._resources.registry.routed(self, identifier, destination)
+        target = self._resources.targets.get((destination, self.protocol))
         if target is None:
-            raise BackendFailed(Stage.UNSUPPORTED, f"{route.destination} has no {self.protocol}")
+            raise BackendFailed(Stage.UNSUPPORTED, f"{destination} has no {self.protocol}")
         return target
 
     async def _replay(self, target: Target, login: Login) -> tuple[ProxyClient, AuthResult]:
         """Dial the backend and log in there."""
-        resources, client = self._resources, self._server.origin.client.host
+        resources, client = self._resources, self._server.origin.client.neighbourhood
         backend = self._backend = await resources.dialer.open(target, self._server.origin)
         self._relayed = False
         challenge = self._challenge(target, login.credentials)
@@ -229,11 +247,10 @@ class Session:
             backend.attempt.failed(Stage.LOGIN, client)
             raise BackendFailed(Stage.LOGIN, "no answer in time") from None
         except BackendFailed as failed:
-            backend.attempt.failed(failed.stage, client)
+            if len(login.credentials.response) <= MAX_USUAL_LOGIN:
+                backend.attempt.failed(failed.stage, client)
             raise
         backend.attempt.succeeded()
-        if backend.client.settings.context is not None:
-            backend.client.settings.context.remember(backend.client.transport)
         return backend.client, result
 
     def _challenge(self, target: Target, credentials: Credentials) -> Challenge:
@@ -251,6 +268,9 @@ class Session:
     async def _relay(self, message: bytes) -> bytes | None:
         """Let the client answer a backend's challenge."""
         self._relayed = True
+        if self._backend is not None:
+            # It has answered; how long the client takes says nothing about its health.
+            self._backend.attempt.succeeded()
         return await self._server.relay(message)
 
     # Every end
@@ -323,6 +343,27 @@ class Session:
             sent=self.sent,
             seconds=seconds,
         )
+
+
+class Passage(Session):
+    """A session without a login: it goes where the configuration sends all of its protocol."""
+
+    async def _untilAccepted(self, introduction: Coroutine[Any, Any, None]) -> ProxyClient:
+        """Dial at once; the client hears the backend itself."""
+        resources = self._resources
+        await within(resources.clock, self._place.patience, introduction)
+        self._greeted = True
+        try:
+            target = self._target(None, resources.passThrough)
+            backend = self._backend = await resources.dialer.open(target, self._server.origin)
+        except BackendFailed as failed:
+            self._reason = str(failed)
+            raise Dismissed(Refusal.UNAVAILABLE) from failed
+        backend.attempt.succeeded()
+        client = backend.client
+        # A backend that must be told of the client first has greeted us; its words are passed on.
+        self._server.send(client.opening)
+        return client
 
 
 _OUTCOMES: Mapping[Refusal | None, Outcome] = {

@@ -16,8 +16,9 @@ from twisted.application.service import IService, MultiService
 from twisted.internet import reactor as globalReactor
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IProtocolFactory, IReactorFromThreads
-from twisted.internet.threads import deferToThread
+from twisted.internet.threads import deferToThreadPool
 from twisted.python import usage
+from twisted.python.threadpool import ThreadPool
 
 from mailproxy.config import Config, load, warnings
 from mailproxy.config.bind import Bind
@@ -31,10 +32,19 @@ from mailproxy.dial import DialReactor
 from mailproxy.errors import ConfigError
 from mailproxy.logs import Logger, LogLevel
 from mailproxy.management import Guard, ManagementAPI, makeFactory
-from mailproxy.mapping.file import FileSource
+from mailproxy.mapping.file import FileSource, InThread
 from mailproxy.mapping.interfaces import IMappingSource
 from mailproxy.protocols.imap import IMAPClientFactory, IMAPServerFactory
+from mailproxy.protocols.managesieve import ManageSieveClientFactory, ManageSieveServerFactory
+from mailproxy.protocols.passthrough import (
+    LMTPClientFactory,
+    PassThroughServerFactory,
+    SMTPClientFactory,
+)
+from mailproxy.protocols.pop3 import POP3ClientFactory, POP3ServerFactory
+from mailproxy.protocols.submission import SubmissionClientFactory, SubmissionServerFactory
 from mailproxy.proxy import Conversations, Proxy
+from mailproxy.session import Passage
 from mailproxy.sockets import Door, SocketReactor, makeDoors
 
 log = Logger()
@@ -44,6 +54,11 @@ CONFIG_VARIABLE = "PROXY_CONFIG"
 
 PROTOCOLS: Mapping[str, Conversations] = {
     "imap": Conversations(IMAPServerFactory, IMAPClientFactory),
+    "pop3": Conversations(POP3ServerFactory, POP3ClientFactory),
+    "submission": Conversations(SubmissionServerFactory, SubmissionClientFactory),
+    "managesieve": Conversations(ManageSieveServerFactory, ManageSieveClientFactory),
+    "smtp": Conversations(PassThroughServerFactory, SMTPClientFactory, Passage),
+    "lmtp": Conversations(PassThroughServerFactory, LMTPClientFactory, Passage),
 }
 
 
@@ -51,23 +66,31 @@ class ProxyReactor(DialReactor, SocketReactor, IReactorFromThreads):
     """What the whole proxy needs of a reactor."""
 
 
-def _fileSource(config: Config) -> IMappingSource:
+def _fileSource(config: Config, reactor: ProxyReactor) -> IMappingSource:
     store = config.mapping.file
     assert store is not None, "loading has seen to it"
 
     def check(table: Table) -> list[str]:
         return checkMapping(config, table, str(store.path))
 
-    source = FileSource(store.path, _inThread, check)
+    source = FileSource(store.path, _ownThread(reactor), check)
     source.load()
     return source
 
 
-def _inThread(function: Callable[[], T]) -> Deferred[T]:
-    return deferToThread(function)
+def _ownThread(reactor: ProxyReactor) -> InThread:
+    """Make a thread for the mapping file alone: the reactor's may all wait for name servers."""
+    pool = ThreadPool(minthreads=0, maxthreads=1, name="mapping file")
+    reactor.callWhenRunning(pool.start)
+    reactor.addSystemEventTrigger("after", "shutdown", pool.stop)
+
+    def inThread(function: Callable[[], T]) -> Deferred[T]:
+        return deferToThreadPool(reactor, pool, function)
+
+    return inThread
 
 
-SOURCES: Mapping[SourceKind, Callable[[Config], IMappingSource]] = {
+SOURCES: Mapping[SourceKind, Callable[[Config, ProxyReactor], IMappingSource]] = {
     SourceKind.FILE: _fileSource,
 }
 
@@ -97,12 +120,19 @@ class Options(usage.Options):
 
 def makeService(options: Options) -> IService:
     """Build everything; a configuration that cannot be run ends the process in plain words."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # no password ever reaches a core file
+    _setLimits()
     reactor = cast(ProxyReactor, globalReactor)
     try:
         return _makeDemo(reactor) if options["demo"] else _makeProxy(reactor, options["config"])
     except ConfigError as error:
         raise SystemExit("\n".join(error.problems)) from None
+
+
+def _setLimits() -> None:
+    """Let no password reach a core file, and take all the descriptors that we may have."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _makeDemo(reactor: ProxyReactor) -> MultiService:
@@ -121,7 +151,7 @@ def _makeProxy(reactor: ProxyReactor, path: str) -> MultiService:
     config = load(Path(path), os.environ)
     _refuseUnknown(config)
     Logger.level = _LEVELS[config.server.log_level]
-    proxy = Proxy(reactor, PROTOCOLS, config, SOURCES[config.mapping.source](config))
+    proxy = Proxy(reactor, PROTOCOLS, config, SOURCES[config.mapping.source](config, reactor))
     whole = MultiService()
     proxy.setServiceParent(whole)
     for door in _makeDoors(reactor, config, proxy):
@@ -170,16 +200,32 @@ def _places(config: Config) -> Iterator[tuple[str, Bind]]:
 def _stopOnSignals(reactor: ProxyReactor) -> None:
     """End in good order, with exit status 0, on SIGTERM or SIGINT; at once on the second one."""
 
-    def stop(number: int, _: FrameType | None) -> None:
+    def stop(name: str) -> None:
+        log.info("{signal}: shutting down", signal=name)
+        reactor.stop()
+
+    def caught(number: int, _: FrameType | None) -> None:
         signal.signal(number, signal.SIG_DFL)
-        log.info("{signal}: shutting down", signal=signal.Signals(number).name)
-        reactor.callFromThread(reactor.stop)
+        reactor.callFromThread(stop, signal.Signals(number).name)
 
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, stop)
+        signal.signal(number, caught)
+    # Nobody means to end all sessions by the signal that asks other daemons to reload.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 
 def _welcome(config: Config) -> None:
     """Say what somebody should look at."""
-    for text in warnings(config):
+    for text in [*warnings(config), *_descriptorWarnings(config)]:
         log.warn("{text}", text=text)
+
+
+def _descriptorWarnings(config: Config) -> Iterator[str]:
+    """Tell when the process may not open what its listeners would let in: two legs a session."""
+    allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    for name, listener in config.listener.items():
+        if 2 * listener.max_connections > allowed:
+            yield (
+                f"listener.{name}.max_connections: {listener.max_connections} sessions need two "
+                f"descriptors each, and this process may have {allowed}; raise its limit"
+            )

@@ -53,7 +53,7 @@ FLOORS = {
     "demo": 6,
     "demo.*": 6,
 }
-"""Each module's floor. `errors`, `logs` and the package's own `__init__` (the version) lie below all."""
+"""Each module's floor. `errors`, `logs` and the package's own `__init__` lie below all."""
 
 SIDEWAYS = {
     ("identity", "sasl"),  # what a login says about who it is

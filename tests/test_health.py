@@ -90,7 +90,7 @@ class OpeningTests(HealthCase):
 
     def test_ourOwnRefusalsAreNotCounted(self) -> None:
         """An open circuit, a loop and a mechanism it lacks say nothing about the host."""
-        for stage in (Stage.LOOP, Stage.BREAKER, Stage.UNSUPPORTED):
+        for stage in (Stage.LOOP, Stage.BREAKER, Stage.LOCAL, Stage.UNSUPPORTED):
             self.failTimes(10, stage)
         self.assertEqual(self.health.report(["old"])[0].consecutiveFailures, 0)
 

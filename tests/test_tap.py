@@ -32,9 +32,9 @@ class ThreadlessReactor(MemoryReactorClock):
 
     stops = 0
 
-    def callFromThread(self, function: Callable[[], object]) -> None:
+    def callFromThread(self, function: Callable[..., object], *words: object) -> None:
         """Call it."""
-        function()
+        function(*words)
 
     def stop(self) -> None:
         """Count it."""
@@ -186,7 +186,13 @@ class BuildTests(TapCase):
     def test_noPasswordReachesACoreFile(self) -> None:
         """Core files are off before anything else."""
         self.build(ENDPOINT)
-        self.assertEqual(self.limits, [(resource.RLIMIT_CORE, (0, 0))])
+        self.assertEqual(self.limits[0], (resource.RLIMIT_CORE, (0, 0)))
+
+    def test_descriptorsAreNotHeldBack(self) -> None:
+        """What the process may open, it does not forbid itself."""
+        self.build(ENDPOINT)
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self.assertEqual(self.limits[1], (resource.RLIMIT_NOFILE, (most, most)))
 
     def test_logLevel(self) -> None:
         """`server.log_level`, or `PROXY_LOG` in its stead."""
@@ -219,7 +225,8 @@ class BuildTests(TapCase):
         self.build(ENDPOINT)
         for function, words, named in self.reactor.whenRunningHooks:
             function(*words, **named)
-        self.assertEqual(set(handlers), {signal.SIGTERM, signal.SIGINT})
+        self.assertEqual(set(handlers), {signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
+        self.assertIs(handlers[signal.SIGHUP], signal.SIG_IGN)
         handlers[signal.SIGTERM](signal.SIGTERM, None)
         self.assertEqual(self.reactor.stops, 1)
         self.assertIs(handlers[signal.SIGTERM], signal.SIG_DFL)

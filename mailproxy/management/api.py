@@ -27,6 +27,7 @@ from mailproxy.errors import (
     ReadOnlyMapping,
     UnknownDestination,
 )
+from mailproxy.identity import redact
 from mailproxy.logs import Logger
 from mailproxy.management.answers import Answer, asJSON, lines, write
 from mailproxy.management.guard import Guard, Verdict
@@ -179,14 +180,28 @@ class ManagementAPI:
 
     def _addRoute(self, app: Klein, call: Call) -> None:
         def serve(request: IRequest) -> Deferred[None]:
-            answering = Deferred.fromCoroutine(self._answer(call, request.uri))
+            answering = Deferred.fromCoroutine(self._answer(call, request))
             return _outliving(answering).addCallback(write, request)
 
         endpoint = f"{call.method} {call.path}"
         app.route(call.path, methods=[call.method], endpoint=endpoint, strict_slashes=False)(serve)
 
-    async def _answer(self, call: Call, uri: bytes) -> Answer:
-        """Run a call; never fails."""
+    async def _answer(self, call: Call, request: IRequest) -> Answer:
+        """Run a call; one that may change something leaves a line in the log. Never fails."""
+        answer = await self._run(call, request.uri)
+        if call.method != "GET":
+            self.log.info(
+                "management: {client} {method} {path} {account} {destination}: {status}",
+                client=getattr(request.getClientAddress(), "host", "local"),
+                method=call.method,
+                path=call.path,
+                account=redact(_first(request, b"identifier")),
+                destination=ascii(_first(request, b"destination") or "-"),
+                status=answer.status,
+            )
+        return answer
+
+    async def _run(self, call: Call, uri: bytes) -> Answer:
         try:
             parameters = parse(uri, call.required, call.optional) if call.needsToken else {}
             return await call.run(self._control, **parameters)
@@ -264,6 +279,12 @@ class _Gate(Resource):
                 seconds = str(self._guard.retryAfter(client))
                 return lines(429, "too many wrong tokens; try again later", retry_after=seconds)
         return lines(401, "a valid token is needed", www_authenticate="Bearer")
+
+
+def _first(request: IRequest, name: bytes) -> str | None:
+    """A query parameter for the log, however it is written."""
+    values = request.args.get(name) if request.args else None
+    return values[0].decode("utf-8", "replace") if values else None
 
 
 def _isReadable(segments: Sequence[bytes]) -> bool:

@@ -22,8 +22,8 @@ import attrs
 from twisted.internet.defer import Deferred, DeferredLock, fail, succeed
 from zope.interface import implementer
 
-from mailproxy.config.table import Table, formatTable, isStorable, parseTable
-from mailproxy.errors import ConfigError, MappingError
+from mailproxy.config.table import Table, byLine, formatTable, isStorable, readTable
+from mailproxy.errors import ConfigError, InvalidIdentifier, MappingError
 from mailproxy.logs import Logger
 from mailproxy.mapping.interfaces import IReloadableMappingSource, IWritableMappingSource
 
@@ -143,6 +143,8 @@ class TableFile:
 
     def _readOnce(self) -> tuple[bytes, os.stat_result]:
         """The file's bytes, and its state just before they were read."""
+        if not stat.S_ISREG(self.path.stat().st_mode):
+            raise OSError(errno.EINVAL, "not a regular file")
         with self.path.open("rb") as source:
             before = os.fstat(source.fileno())
             return source.read(), before
@@ -154,8 +156,8 @@ class TableFile:
         return self._parse(data)
 
     def _parse(self, data: bytes) -> Content:
-        table = parseTable(data, str(self.path))
-        problems = self._check(table)
+        table, problems = readTable(data, str(self.path))
+        problems = byLine([*problems, *self._check(table)])
         if problems:
             raise ConfigError(problems)
         return Content(table.entries, _digest(data))
@@ -200,8 +202,10 @@ class FileSource:
 
         Writes that come while the file is rewritten are done together in the next rewrite.
         """
-        if not isStorable(identifier) or not isStorable(destination):
-            return fail(MappingError("a mapping file cannot hold this identifier or destination"))
+        if not isStorable(identifier):
+            return fail(InvalidIdentifier("a mapping file cannot hold it"))
+        if not isStorable(destination):
+            return fail(MappingError("a mapping file cannot hold this destination"))
         written = self._change(Change(identifier, sys.intern(destination)))
         return written.addCallback(lambda former: None)
 
