@@ -4,6 +4,7 @@
 proxy of this process. Answers are plain data, ready for JSON or for another process.
 """
 
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 from twisted.internet.defer import Deferred, succeed
@@ -66,6 +67,12 @@ class IControl(Interface):
     def kick(identifier: str) -> Deferred[int]:
         """End an account's sessions; tells how many."""
 
+    def reload() -> Deferred[list[str]]:
+        """Take the configuration file as it is now into use; tells which keys need a restart.
+
+        Fails with `ConfigError`, naming every problem; then nothing has changed.
+        """
+
     def delay(identifier: str, seconds: int) -> Deferred[None]:
         """Let an account's new logins wait so long, at most 120 s; 0 lets them go on at once."""
 
@@ -74,8 +81,8 @@ class IControl(Interface):
 class LocalControl:
     """Answers for the proxy of this process."""
 
-    def __init__(self, proxy: Proxy) -> None:
-        self._proxy = proxy
+    def __init__(self, proxy: Proxy, reload: Callable[[], Deferred[list[str]]]) -> None:
+        self._proxy, self._reload = proxy, reload
 
     def _normalize(self, identifier: str) -> str:
         return self._proxy.runtime.rules.normalize(identifier)
@@ -206,6 +213,10 @@ class LocalControl:
     def kick(self, identifier: str) -> Deferred[int]:
         """End an account's sessions."""
         return Deferred.fromCoroutine(self._kick(identifier))
+
+    def reload(self) -> Deferred[list[str]]:
+        """Take the configuration file as it is now into use."""
+        return self._reload()
 
     async def _kick(self, identifier: str) -> int:
         return self._proxy.registry.kick(self._normalize(identifier))

@@ -54,10 +54,16 @@ class Listener:
         terms: Callable[[], Terms],
         clock: IReactorTime,
     ) -> None:
-        self.name, self.config = name, config
+        self.name = name
         self._terms, self._clock = terms, clock
-        self._place = Place(name, config.protocol, config.preauth_timeout)
         self.factory = factory(clock, config.max_connections, self._accepted)
+        self.adopt(config)
+
+    def adopt(self, config: ListenerConfig) -> None:
+        """Let this hold for clients that come in from now on; the sockets stay."""
+        self.config = config
+        self._place = Place(self.name, config.protocol, config.preauth_timeout)
+        self.factory.limit = config.max_connections
 
     def _accepted(self, server: ProxyServer) -> None:
         terms = self._terms()

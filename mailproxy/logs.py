@@ -9,7 +9,12 @@ from constantly import NamedConstant
 from twisted.logger import Logger as TwistedLogger
 from twisted.logger import LogLevel
 
-__all__ = ["LogLevel", "Logger"]
+__all__ = ["LogLevel", "Logger", "setLevel"]
+
+
+def setLevel(name: str) -> None:
+    """Set the process's level: debug, info, warn or error."""
+    Logger.level = LogLevel.lookupByName(name)
 
 
 class Logger(TwistedLogger):

@@ -8,10 +8,13 @@ or a store: those are handed in.
 from collections.abc import Mapping
 
 import attrs
+from OpenSSL.SSL import Connection
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IOpenSSLServerConnectionCreator, IReactorTime
 from twisted.internet.task import LoopingCall
+from twisted.protocols.tls import TLSMemoryBIOProtocol
+from zope.interface import implementer
 
 from mailproxy.config.model import Config, Destination, Endpoint, Forwarding, Normalize, TLSMode
 from mailproxy.config.values import PASS_THROUGH
@@ -64,6 +67,7 @@ class Runtime:
     certificates: ServerTLS
 
 
+@implementer(IOpenSSLServerConnectionCreator)
 class Proxy(Service):
     """Owns the listeners and all that sessions share.
 
@@ -88,14 +92,18 @@ class Proxy(Service):
         self.cache = MappingCache(source, self.clock, _cacheSettings(config))
         self.metrics = Metrics(self._snapshot)
         self.bound: set[Address] = set()
-        self.runtime = self._makeRuntime(config, source)
+        self.runtime = self.makeRuntime(config, source)
         self.listeners = [self._makeListener(name) for name in config.listener]
         self._reports = LoopingCall(self._report)
         self._reports.clock = self.clock
 
     # What is made of a configuration
 
-    def _makeRuntime(self, config: Config, source: IMappingSource) -> Runtime:
+    def makeRuntime(self, config: Config, source: IMappingSource) -> Runtime:
+        """Build what sessions under this configuration will use; may be done in a thread.
+
+        :raises ConfigError: when a certificate, suite or group cannot be used.
+        """
         rules = IdentityRules(
             separators=config.routing.master_user_separators,
             lowercase=config.mapping.normalize is Normalize.LOWERCASE,
@@ -174,6 +182,17 @@ class Proxy(Service):
         config = self.runtime.config.listener[name]
         factory = self._protocols[config.protocol].server
         return Listener(name, config, factory, lambda: self.runtime.terms[name], self.clock)
+
+    def adopt(self, runtime: Runtime) -> None:
+        """Let this hold for all sessions from now on."""
+        self.runtime = runtime
+        self.health.settings = _healthSettings(runtime.config)
+        for listener in self.listeners:
+            listener.adopt(runtime.config.listener[listener.name])
+
+    def serverConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> Connection:
+        """Make a TLS connection with the certificates of now, for what outlives a reload."""
+        return self.runtime.certificates.serverConnectionForTLS(tlsProtocol)
 
     # Loops
 

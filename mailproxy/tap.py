@@ -12,27 +12,27 @@ from pathlib import Path
 from types import FrameType
 from typing import TypeVar, cast
 
+import attrs
 from twisted.application.service import IService, MultiService
 from twisted.internet import reactor as globalReactor
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IProtocolFactory, IReactorFromThreads
 from twisted.internet.threads import deferToThreadPool
 from twisted.python import usage
+from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
 from mailproxy.config import Config, load, warnings
 from mailproxy.config.bind import Bind
 from mailproxy.config.load import checkMapping
-from mailproxy.config.model import LogLevel as ConfiguredLevel
 from mailproxy.config.model import SourceKind
-from mailproxy.config.table import Table
 from mailproxy.control import LocalControl
 from mailproxy.demo import prepareTemporary
 from mailproxy.dial import DialReactor
 from mailproxy.errors import ConfigError
-from mailproxy.logs import Logger, LogLevel
+from mailproxy.logs import Logger, setLevel
 from mailproxy.management import Guard, ManagementAPI, makeFactory
-from mailproxy.mapping.file import FileSource, InThread
+from mailproxy.mapping.file import Check, FileSource, InThread
 from mailproxy.mapping.interfaces import IMappingSource
 from mailproxy.protocols.imap import IMAPClientFactory, IMAPServerFactory
 from mailproxy.protocols.managesieve import ManageSieveClientFactory, ManageSieveServerFactory
@@ -44,6 +44,7 @@ from mailproxy.protocols.passthrough import (
 from mailproxy.protocols.pop3 import POP3ClientFactory, POP3ServerFactory
 from mailproxy.protocols.submission import SubmissionClientFactory, SubmissionServerFactory
 from mailproxy.proxy import Conversations, Proxy
+from mailproxy.reload import Reloader
 from mailproxy.session import Passage
 from mailproxy.sockets import Door, SocketReactor, makeDoors
 
@@ -66,21 +67,22 @@ class ProxyReactor(DialReactor, SocketReactor, IReactorFromThreads):
     """What the whole proxy needs of a reactor."""
 
 
-def _fileSource(config: Config, reactor: ProxyReactor) -> IMappingSource:
+def _fileSource(config: Config, inThread: InThread) -> IMappingSource:
     store = config.mapping.file
     assert store is not None, "loading has seen to it"
-
-    def check(table: Table) -> list[str]:
-        return checkMapping(config, table, str(store.path))
-
-    source = FileSource(store.path, _ownThread(reactor), check)
+    source = FileSource(store.path, inThread, _checkOf(config))
     source.load()
     return source
 
 
-def _ownThread(reactor: ProxyReactor) -> InThread:
-    """Make a thread for the mapping file alone: the reactor's may all wait for name servers."""
-    pool = ThreadPool(minthreads=0, maxthreads=1, name="mapping file")
+def _checkOf(config: Config) -> Check:
+    store = config.mapping.file
+    return lambda table: checkMapping(config, table, str(store.path if store else ""))
+
+
+def _makeThread(reactor: ProxyReactor) -> InThread:
+    """Make a thread for files alone: the reactor's own may all wait for name servers."""
+    pool = ThreadPool(minthreads=0, maxthreads=1, name="files")
     reactor.callWhenRunning(pool.start)
     reactor.addSystemEventTrigger("after", "shutdown", pool.stop)
 
@@ -90,16 +92,26 @@ def _ownThread(reactor: ProxyReactor) -> InThread:
     return inThread
 
 
-SOURCES: Mapping[SourceKind, Callable[[Config, ProxyReactor], IMappingSource]] = {
+SOURCES: Mapping[SourceKind, Callable[[Config, InThread], IMappingSource]] = {
     SourceKind.FILE: _fileSource,
 }
 
-_LEVELS = {
-    ConfiguredLevel.DEBUG: LogLevel.debug,
-    ConfiguredLevel.INFO: LogLevel.info,
-    ConfiguredLevel.WARN: LogLevel.warn,
-    ConfiguredLevel.ERROR: LogLevel.error,
-}
+
+@attrs.frozen
+class SourceMaker:
+    """Makes mapping sources by the table above."""
+
+    inThread: InThread
+
+    def make(self, config: Config) -> IMappingSource:
+        """Make the source that a configuration asks for."""
+        return SOURCES[config.mapping.source](config, self.inThread)
+
+    def revise(self, source: IMappingSource, config: Config) -> Deferred[bool]:
+        """Let a source that holds a copy read it again, by the rules of the new configuration."""
+        if isinstance(source, FileSource):
+            return source.revise(_checkOf(config))
+        return succeed(False)
 
 
 class Options(usage.Options):
@@ -148,16 +160,23 @@ def _makeDemo(reactor: ProxyReactor) -> MultiService:
 
 def _makeProxy(reactor: ProxyReactor, path: str) -> MultiService:
     """Build the proxy that a configuration file describes; its sockets are bound already."""
-    config = load(Path(path), os.environ)
-    _refuseUnknown(config)
-    Logger.level = _LEVELS[config.server.log_level]
-    proxy = Proxy(reactor, PROTOCOLS, config, SOURCES[config.mapping.source](config, reactor))
+
+    def read() -> Config:
+        config = load(Path(path), os.environ)
+        _refuseUnknown(config)
+        return config
+
+    config = read()
+    setLevel(config.server.log_level)
+    inThread = _makeThread(reactor)
+    sources = SourceMaker(inThread)
+    proxy = Proxy(reactor, PROTOCOLS, config, sources.make(config))
+    reloader = Reloader(proxy, read, sources, inThread)
     whole = MultiService()
-    proxy.setServiceParent(whole)
-    for door in _makeDoors(reactor, config, proxy):
-        door.setServiceParent(whole)
+    for service in (proxy, reloader, *_makeDoors(reactor, config, proxy, reloader)):
+        service.setServiceParent(whole)
     reactor.callWhenRunning(_welcome, config)
-    reactor.callWhenRunning(_stopOnSignals, reactor)
+    reactor.callWhenRunning(_obeySignals, reactor, reloader)
     return whole
 
 
@@ -174,7 +193,9 @@ def _refuseUnknown(config: Config) -> None:
         raise ConfigError(problems)
 
 
-def _makeDoors(reactor: ProxyReactor, config: Config, proxy: Proxy) -> list[Door]:
+def _makeDoors(
+    reactor: ProxyReactor, config: Config, proxy: Proxy, reloader: Reloader
+) -> list[Door]:
     """Bind every listener's sockets and management's, and set what answers behind them."""
     doors = makeDoors(reactor, _places(config), proxy.bound)
     factories: dict[str, IProtocolFactory] = {
@@ -182,8 +203,8 @@ def _makeDoors(reactor: ProxyReactor, config: Config, proxy: Proxy) -> list[Door
     }
     if config.admin is not None:
         guard = Guard.fromConfig(config.admin, proxy.clock)
-        resource = ManagementAPI(LocalControl(proxy), guard).resource()
-        factories["admin.bind"] = makeFactory(resource, proxy.runtime.certificates, reactor)
+        resource = ManagementAPI(LocalControl(proxy, reloader.reload), guard).resource()
+        factories["admin.bind"] = makeFactory(resource, proxy, reactor)
     for door in doors:
         door.factory = factories[door.key]
     return doors
@@ -197,21 +218,35 @@ def _places(config: Config) -> Iterator[tuple[str, Bind]]:
         yield "admin.bind", config.admin.address
 
 
-def _stopOnSignals(reactor: ProxyReactor) -> None:
-    """End in good order, with exit status 0, on SIGTERM or SIGINT; at once on the second one."""
+def _obeySignals(reactor: ProxyReactor, reloader: Reloader) -> None:
+    """Reload on SIGHUP; end in good order, with status 0, on SIGTERM or SIGINT.
+
+    The second SIGTERM or SIGINT ends the process at once.
+    """
 
     def stop(name: str) -> None:
         log.info("{signal}: shutting down", signal=name)
         reactor.stop()
 
-    def caught(number: int, _: FrameType | None) -> None:
+    def end(number: int, _: FrameType | None) -> None:
         signal.signal(number, signal.SIG_DFL)
         reactor.callFromThread(stop, signal.Signals(number).name)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, caught)
-    # Nobody means to end all sessions by the signal that asks other daemons to reload.
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    def reload(number: int, _: FrameType | None) -> None:
+        reactor.callFromThread(lambda: reloader.reload().addErrback(_notReloaded))
+
+    signal.signal(signal.SIGTERM, end)
+    signal.signal(signal.SIGINT, end)
+    signal.signal(signal.SIGHUP, reload)
+
+
+def _notReloaded(failure: Failure) -> None:
+    """Say why nothing has changed: a mistake in the file, or one of ours."""
+    if not isinstance(failure.value, ConfigError):
+        log.failure("the reload failed", failure)
+        return
+    for problem in failure.value.problems:
+        log.warn("not reloaded: {problem}", problem=problem)
 
 
 def _welcome(config: Config) -> None:

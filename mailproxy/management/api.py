@@ -132,6 +132,13 @@ async def _delay(control: IControl, identifier: str, seconds: str) -> Answer:
     return lines(200, f"delayed {number}")
 
 
+async def _reload(control: IControl) -> Answer:
+    """Read the configuration again; what only a restart can change is named."""
+    later = await control.reload()
+    note = f"needs a restart: {', '.join(later)}" if later else None
+    return asJSON({"reloaded": True, "note": note})
+
+
 CALLS = (
     Call("GET", "/healthz", _healthz, needsToken=False),
     Call("GET", "/stats", _stats),
@@ -142,6 +149,7 @@ CALLS = (
     Call("DELETE", "/mappings", _unmap, ("identifier",)),
     Call("POST", "/mappings/reload", _reloadMappings),
     Call("POST", "/cache/invalidate", _invalidate, optional=("identifier",)),
+    Call("POST", "/config/reload", _reload),
     Call("GET", "/connections", _connections, optional=("identifier", "destination", "protocol")),
     Call("POST", "/connections/kick", _kick, ("identifier",)),
     Call("POST", "/connections/delay", _delay, ("identifier", "seconds")),

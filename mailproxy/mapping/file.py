@@ -87,7 +87,7 @@ class TableFile:
 
     def __init__(self, path: Path, check: Check = noCheck) -> None:
         self.path = path
-        self._check = check
+        self.check = check
 
     def read(self) -> Content:
         """Read and check the whole file.
@@ -157,7 +157,7 @@ class TableFile:
 
     def _parse(self, data: bytes) -> Content:
         table, problems = readTable(data, str(self.path))
-        problems = byLine([*problems, *self._check(table)])
+        problems = byLine([*problems, *self.check(table)])
         if problems:
             raise ConfigError(problems)
         return Content(table.entries, _digest(data))
@@ -189,7 +189,23 @@ class FileSource:
 
     def reload(self) -> Deferred[None]:
         """Read the file again; fails with `ConfigError`, and keeps what it had, if it is bad."""
-        return self._turn.run(lambda: Deferred.fromCoroutine(self._read()))
+        return self.revise(self._file.check).addCallback(lambda changed: None)
+
+    def revise(self, check: Check) -> Deferred[bool]:
+        """Read the file again, and refuse from now on by another check; tells whether it differs.
+
+        Fails with `ConfigError` if the file is bad; then content and check are what they were.
+        """
+        return self._turn.run(lambda: Deferred.fromCoroutine(self._revise(check)))
+
+    async def _revise(self, check: Check) -> bool:
+        before, self._file.check = (self._content, self._file.check), check
+        try:
+            await self._read()
+        except BaseException:
+            self._file.check = before[1]
+            raise
+        return self._content != before[0]
 
     def lookup(self, identifier: str) -> Deferred[str | None]:
         """Find the destination of an identifier in memory."""
