@@ -40,6 +40,10 @@ class FakeControl:
         """Note it."""
         return self._answer("stats")
 
+    def metrics(self) -> Deferred[str]:
+        """Note it."""
+        return self._answer("metrics").addCallback(str)
+
     def destinations(self) -> Deferred[list[Facts]]:
         """Note it."""
         return self._answer("destinations")
