@@ -31,6 +31,9 @@ class IControl(Interface):
     def stats() -> Deferred[Facts]:
         """Count lookups and live sessions."""
 
+    def metrics() -> Deferred[str]:
+        """Write all counts in Prometheus's text format."""
+
     def destinations() -> Deferred[list[Facts]]:
         """Tell the health of each destination."""
 
@@ -103,6 +106,10 @@ class LocalControl:
             ],
         }
         return succeed(facts)
+
+    def metrics(self) -> Deferred[str]:
+        """Write all counts."""
+        return succeed(self._proxy.metrics.render().decode("utf-8"))
 
     def destinations(self) -> Deferred[list[Facts]]:
         """Tell the health of each destination."""

@@ -25,8 +25,8 @@ from mailproxy.errors import (
 )
 from mailproxy.identity import IdentityRules, redact
 from mailproxy.logs import Logger
-from mailproxy.metrics import Metrics, Outcome
-from mailproxy.protocols.base import AuthResult, Challenge, Command, Dismissed, Login
+from mailproxy.metrics import LoginResult, Metrics, Outcome
+from mailproxy.protocols.base import AuthResult, Challenge, Command, Dismissed, Login, Verdict
 from mailproxy.protocols.client import ProxyClient
 from mailproxy.protocols.server import ProxyServer
 from mailproxy.registry import ISession, Registry
@@ -164,6 +164,7 @@ class Session:
         """Bring one login to its end; with this call everything goes that holds the password."""
         login = await reading
         backend, target, result = await self._attempt(login)
+        self._count(_RESULTS[result.verdict])
         if result.accepted:
             self._server.accept(login, result)
             return backend
@@ -201,7 +202,12 @@ class Session:
             return backend, target, result
         except (BackendFailed, MappingError, InvalidIdentifier) as error:
             self._reason = str(error)
+            self._count(LoginResult.UNAVAILABLE)
             raise Dismissed(Refusal.UNAVAILABLE, login.command) from error
+
+    def _count(self, result: LoginResult) -> None:
+        """Count a login by what became of it."""
+        self._resources.metrics.loginEnded(self.protocol, self.destination, result)
 
     async def _route(self, login: Login) -> Target:
         """Find out whose session it is and where that account lives.
@@ -234,7 +240,7 @@ class Session:
     async def _replay(self, target: Target, login: Login) -> tuple[ProxyClient, AuthResult]:
         """Dial the backend and log in there."""
         resources, client = self._resources, self._server.origin.client.neighbourhood
-        backend = self._backend = await resources.dialer.open(target, self._server.origin)
+        backend = await self._dial(target)
         self._relayed = False
         challenge = self._challenge(target, login.credentials)
         try:
@@ -252,6 +258,13 @@ class Session:
             raise
         backend.attempt.succeeded()
         return backend.client, result
+
+    async def _dial(self, target: Target) -> Backend:
+        """Bring a backend to where the login is next, and note how long that took."""
+        resources, began = self._resources, self._resources.clock.seconds()
+        backend = self._backend = await resources.dialer.open(target, self._server.origin)
+        resources.metrics.backendReady(target.destination, resources.clock.seconds() - began)
+        return backend
 
     def _challenge(self, target: Target, credentials: Credentials) -> Challenge:
         """Choose who answers when the backend asks once more: only a token's refusal may."""
@@ -328,6 +341,8 @@ class Session:
         self._leaveBackend()
         seconds = resources.clock.seconds() - self.since
         resources.metrics.sessionEnded(self.protocol, self.destination, outcome, seconds)
+        if self._bridge is not None:
+            resources.metrics.bridged(self.protocol, self.destination, self.received, self.sent)
         self.log.info(
             "session {session} {protocol} {listener} from {client}: {identifier} on {destination}, "
             "{outcome} ({reason}), {received} bytes in, {sent} out, {seconds:.1f} s",
@@ -355,7 +370,7 @@ class Passage(Session):
         self._greeted = True
         try:
             target = self._target(None, resources.passThrough)
-            backend = self._backend = await resources.dialer.open(target, self._server.origin)
+            backend = await self._dial(target)
         except BackendFailed as failed:
             self._reason = str(failed)
             raise Dismissed(Refusal.UNAVAILABLE) from failed
@@ -371,6 +386,13 @@ _OUTCOMES: Mapping[Refusal | None, Outcome] = {
     Refusal.TIMEOUT: Outcome.TIMEOUT,
     Refusal.UNAVAILABLE: Outcome.UNAVAILABLE,
     Refusal.TOO_MANY: Outcome.REFUSED,
+}
+
+
+_RESULTS: Mapping[Verdict, LoginResult] = {
+    Verdict.ACCEPTED: LoginResult.ACCEPTED,
+    Verdict.REFUSED: LoginResult.REFUSED,
+    Verdict.TEMPORARY: LoginResult.UNAVAILABLE,
 }
 
 

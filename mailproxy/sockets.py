@@ -89,7 +89,7 @@ def makeDoors(
                 sockets.append(_bind(place))
                 endpoint = _adopt(reactor, sockets[-1])
             else:
-                endpoint = serverFromString(reactor, place.text)
+                endpoint = _fromString(reactor, place.text)
         except OSError as error:
             problems.append(f"{key}: {_shown(place)}: {os.strerror(error.errno or 0).lower()}")
         except (ValueError, TypeError, LookupError, ImportError) as error:
@@ -107,6 +107,19 @@ def makeDoors(
 
 def _adopt(reactor: SocketReactor, bound: socket.socket) -> IStreamServerEndpoint:
     return AdoptedStreamServerEndpoint(reactor, bound.fileno(), bound.family)
+
+
+def _fromString(reactor: SocketReactor, text: str) -> IStreamServerEndpoint:
+    """Read an endpoint string; what systemd has not passed cannot be had."""
+    try:
+        endpoint: IStreamServerEndpoint = serverFromString(reactor, text)
+    except LookupError:
+        if text.startswith("systemd:"):
+            raise ValueError(
+                "systemd has passed no such socket; compare the .socket unit"
+            ) from None
+        raise
+    return endpoint
 
 
 def _shown(bind: Bind) -> str:

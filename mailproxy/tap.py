@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import FrameType
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import attrs
 from twisted.application.service import IService, MultiService
@@ -18,7 +18,9 @@ from twisted.internet import reactor as globalReactor
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IProtocolFactory, IReactorFromThreads
 from twisted.internet.threads import deferToThreadPool
+from twisted.logger import ILogObserver
 from twisted.python import usage
+from twisted.python.components import Componentized
 from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
@@ -30,10 +32,13 @@ from mailproxy.control import LocalControl
 from mailproxy.demo import prepareTemporary
 from mailproxy.dial import DialReactor
 from mailproxy.errors import ConfigError
+from mailproxy.logformat import jsonObserver
 from mailproxy.logs import Logger, setLevel
 from mailproxy.management import Guard, ManagementAPI, makeFactory
 from mailproxy.mapping.file import Check, FileSource, InThread
 from mailproxy.mapping.interfaces import IMappingSource
+from mailproxy.notify import VARIABLE as NOTIFY_VARIABLE
+from mailproxy.notify import Notifier
 from mailproxy.protocols.imap import IMAPClientFactory, IMAPServerFactory
 from mailproxy.protocols.managesieve import ManageSieveClientFactory, ManageSieveServerFactory
 from mailproxy.protocols.passthrough import (
@@ -119,7 +124,10 @@ class Options(usage.Options):
 
     synopsis = "[--config FILE | --demo]"
     longdesc = "Let mail clients log in at one place and serve each account where it lives."
-    optParameters = [["config", "c", None, f"the configuration file (default: ${CONFIG_VARIABLE})"]]
+    optParameters = [
+        ["config", "c", None, f"the configuration file (default: ${CONFIG_VARIABLE})"],
+        ["log-format", None, "text", "how log lines are written: text or json"],
+    ]
     optFlags = [["demo", None, "start two small mail servers, a proxy, and say what to try"]]
 
     def postOptions(self) -> None:
@@ -128,6 +136,15 @@ class Options(usage.Options):
             self["config"] = self["config"] or os.environ.get(CONFIG_VARIABLE)
         if bool(self["config"]) == bool(self["demo"]):
             raise usage.UsageError(f"write --config FILE (or set {CONFIG_VARIABLE}), or --demo")
+        if self["log-format"] not in ("text", "json"):
+            raise usage.UsageError("--log-format is text or json")
+        if self["log-format"] == "json" and self.flags.get("logger"):
+            raise usage.UsageError("--logger chooses the format already; leave --log-format out")
+
+    @property
+    def flags(self) -> Mapping[str, object]:
+        """Twistd's own options, in front of `mailproxy`; none where something else runs us."""
+        return self.parent or {}
 
 
 def makeService(options: Options) -> IService:
@@ -135,9 +152,27 @@ def makeService(options: Options) -> IService:
     _setLimits()
     reactor = cast(ProxyReactor, globalReactor)
     try:
-        return _makeDemo(reactor) if options["demo"] else _makeProxy(reactor, options["config"])
+        whole = _makeDemo(reactor) if options["demo"] else _makeProxy(reactor, options["config"])
     except ConfigError as error:
         raise SystemExit("\n".join(error.problems)) from None
+    if options["log-format"] == "json":
+        whole.observer = jsonObserver(options.flags, reactor.callFromThread)
+    return whole
+
+
+class Whole(MultiService):
+    """All our services.
+
+    :ivar observer: what writes the log; None: what twistd's flags ask for, in text.
+    """
+
+    observer: ILogObserver | None = None
+
+    def setServiceParent(self, parent: Any) -> None:
+        """Join the application, which asks for its observer before anything is started."""
+        if self.observer is not None and isinstance(parent, Componentized):
+            parent.setComponent(ILogObserver, self.observer)
+        super().setServiceParent(parent)
 
 
 def _setLimits() -> None:
@@ -147,10 +182,10 @@ def _setLimits() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
-def _makeDemo(reactor: ProxyReactor) -> MultiService:
+def _makeDemo(reactor: ProxyReactor) -> Whole:
     """Put a proxy in front of the demonstration's servers; what to try is said when all run."""
     setup = prepareTemporary(reactor)
-    whole = MultiService()
+    whole = Whole()
     setup.service.setServiceParent(whole)
     _makeProxy(reactor, str(setup.configPath)).setServiceParent(whole)
     # Twisted has turned sys.stdout into a log by then; these lines are for pasting.
@@ -158,7 +193,7 @@ def _makeDemo(reactor: ProxyReactor) -> MultiService:
     return whole
 
 
-def _makeProxy(reactor: ProxyReactor, path: str) -> MultiService:
+def _makeProxy(reactor: ProxyReactor, path: str) -> Whole:
     """Build the proxy that a configuration file describes; its sockets are bound already."""
 
     def read() -> Config:
@@ -172,9 +207,11 @@ def _makeProxy(reactor: ProxyReactor, path: str) -> MultiService:
     sources = SourceMaker(inThread)
     proxy = Proxy(reactor, PROTOCOLS, config, sources.make(config))
     reloader = Reloader(proxy, read, sources, inThread)
-    whole = MultiService()
+    whole = Whole()
     for service in (proxy, reloader, *_makeDoors(reactor, config, proxy, reloader)):
         service.setServiceParent(whole)
+    if manager := os.environ.get(NOTIFY_VARIABLE):
+        Notifier(reactor, manager).setServiceParent(whole)
     reactor.callWhenRunning(_welcome, config)
     reactor.callWhenRunning(_obeySignals, reactor, reloader)
     return whole

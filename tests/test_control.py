@@ -98,7 +98,7 @@ class ControlCase(SynchronousTestCase):
         self.source, self.clock = source, MemoryReactorClock()
         config = Config.model_validate(table)
         self.proxy = Proxy(self.clock, {}, config, source)  # type: ignore[arg-type]
-        self.control = LocalControl(self.proxy)
+        self.control = LocalControl(self.proxy, lambda: succeed([]))
 
     def failure(self, question: Deferred[Any], kind: type[Exception]) -> str:
         """How a question has failed."""

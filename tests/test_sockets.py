@@ -217,6 +217,19 @@ class DoorTests(SynchronousTestCase):
         self.successResultOf(door.stopService())
 
 
+class SystemdTests(SocketCase):
+    """Sockets that systemd is to pass."""
+
+    def test_whatWasNotPassedIsSaid(self) -> None:
+        """By name or by index: with the key, and where to look."""
+        for text in ("systemd:domain=INET:name=imaps", "systemd:domain=INET:index=0"):
+            error = self.assertRaises(ConfigError, self.make, ("a", EndpointString(text)))
+            self.assertEqual(
+                str(error),
+                f"a: {text}: systemd has passed no such socket; compare the .socket unit",
+            )
+
+
 class RealDoorTests(TestCase):
     """With the reactor that trial runs."""
 

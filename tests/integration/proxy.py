@@ -47,6 +47,7 @@ class ProxyProcess(ChildServer):
     :param config: the configuration as nested mappings; change `config` and call `start` or
         send SIGHUP after `writeConfiguration` to try another.
     :param arguments: further ones for the plugin (`--demo`, `--log-format json`).
+    :param flags: further ones for twistd itself, in front of it (`--logfile`, `--uid`).
     """
 
     def __init__(
@@ -55,13 +56,14 @@ class ProxyProcess(ChildServer):
         authority: Authority,
         *,
         arguments: Sequence[str] = (),
+        flags: Sequence[str] = (),
         env: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__("proxy")
         self.config = dict(config)
         self.configFile = self.folder / "mailproxy.toml"
         self._authority = authority
-        self._arguments = arguments
+        self._arguments, self._flags = arguments, flags
         self._env = env or {}
 
     def writeConfiguration(self) -> None:
@@ -80,7 +82,7 @@ class ProxyProcess(ChildServer):
 
     def command(self) -> Sequence[str]:
         """The interpreter that runs the tests, with twistd in the foreground."""
-        twistd = [sys.executable, "-c", _RUN, "-n", "--pidfile="]
+        twistd = [sys.executable, "-c", _RUN, "-n", "--pidfile=", *self._flags]
         return [*twistd, "mailproxy", "--config", str(self.configFile), *self._arguments]
 
     def environment(self) -> Mapping[str, str]:
