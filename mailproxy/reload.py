@@ -4,18 +4,19 @@ Knows what is read anew and in which order it can still fail; must not know how 
 runtime work. Running sessions keep what they began with.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
 import attrs
 from twisted.application.service import IService, Service
-from twisted.internet.defer import Deferred, DeferredLock, maybeDeferred
+from twisted.internet.defer import Deferred, DeferredList, DeferredLock, maybeDeferred
+from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import LoopingCall
-from twisted.python.failure import Failure
 
-from mailproxy.config.changes import inForce, needRestart
-from mailproxy.config.model import Config
+from mailproxy.config import warnings
+from mailproxy.config.changes import inForce, needRestart, unserved
+from mailproxy.config.model import Config, SourceKind
 from mailproxy.errors import ConfigError
 from mailproxy.logs import Logger, setLevel
 from mailproxy.mapping.file import InThread
@@ -75,19 +76,22 @@ class Reloader(Service):
         self._proxy, self._read, self._stores, self._inThread = proxy, read, stores, inThread
         self._turn = DeferredLock()
         self._seen = _certificateFiles(proxy.runtime.config)
+        self._retired: dict[IService, IDelayedCall] = {}
         self._watch = LoopingCall(self._look)
         self._watch.clock = proxy.clock
 
     def startService(self) -> None:
         """Begin to watch the certificates."""
         super().startService()
-        self._watch.start(WATCH_INTERVAL, now=False).addErrback(self._bug)
+        self._watch.start(WATCH_INTERVAL, now=False)
 
-    def stopService(self) -> None:
-        """Watch no more."""
+    def stopService(self) -> Deferred[None]:
+        """Watch no more, and close the sources that have been replaced."""
         super().stopService()
         if self._watch.running:
             self._watch.stop()
+        closed = DeferredList([self._close(source) for source in list(self._retired)])
+        return closed.addCallback(lambda _: None)
 
     def reload(self) -> Deferred[list[str]]:
         """Take the configuration file as it is now into use.
@@ -98,72 +102,104 @@ class Reloader(Service):
         return self._turn.run(lambda: Deferred.fromCoroutine(self._reload()))
 
     async def _reload(self) -> list[str]:
-        proxy, old = self._proxy, self._proxy.runtime
-        config = await self._inThread(self._read)
-        later = needRestart(old.config, config)
-        config = inForce(old.config, config)
+        old = self._proxy.runtime
+        wanted = await self._inThread(self._read)
+        later = needRestart(old.config, wanted)
+        config = inForce(old.config, wanted)
+        if problems := unserved(config):
+            raise ConfigError(problems)
         seen = _certificateFiles(config)
-        runtime = await self._inThread(lambda: proxy.makeRuntime(config, old.source))
+        runtime, texts = await self._prepare(config, old.source)
         source, changed = await self._source(old, config)
-        proxy.adopt(attrs.evolve(runtime, source=source))
+        # Whatever could fail has been done.
+        self._adopt(attrs.evolve(runtime, source=source), texts)
         if source is not old.source:
             self._replace(old.source, source)
         elif changed:
-            proxy.cache.invalidate()
+            self._proxy.cache.invalidate()
         self._seen = seen
         setLevel(config.server.log_level)
         self.log.info("reloaded; needs a restart: {later}", later=", ".join(later) or "nothing")
         return later
 
+    async def _prepare(
+        self, config: Config, source: IMappingSource
+    ) -> tuple[Runtime, Sequence[str]]:
+        """Build a runtime, and find what somebody should look at."""
+        return await self._inThread(
+            lambda: (self._proxy.makeRuntime(config, source), warnings(config))
+        )
+
+    def _adopt(self, runtime: Runtime, texts: Sequence[str]) -> None:
+        self._proxy.adopt(runtime)
+        for text in texts:
+            self.log.warn("{text}", text=text)
+
+    # The mapping's source
+
     async def _source(self, old: Runtime, config: Config) -> tuple[IMappingSource, bool]:
-        """Keep the source whose store is the same, else make another."""
+        """Keep the source whose store is the same, else make another and start it."""
         if _store(old.config) == _store(config):
             return old.source, await self._stores.revise(old.source, config)
-        return await self._inThread(lambda: self._stores.make(config)), True
+        source = await self._inThread(lambda: self._stores.make(config))
+        if IService.providedBy(source):
+            IService(source).startService()
+        return source, True
 
     def _replace(self, old: IMappingSource, new: IMappingSource) -> None:
         """Let lookups go to the new source, and the old one end what it has begun."""
-        if IService.providedBy(new):
-            IService(new).startService()
         self._proxy.cache.replaceSource(new)
         if IService.providedBy(old):
-            stop = IService(old).stopService
-            self._proxy.clock.callLater(SOURCE_GRACE, maybeDeferred, stop)
+            grace = SOURCE_GRACE if self.running else 0.0
+            service = IService(old)
+            self._retired[service] = self._proxy.clock.callLater(grace, self._close, service)
+
+    def _close(self, source: IService) -> Deferred[None]:
+        """Stop a source that has been replaced."""
+        timer = self._retired.pop(source)
+        if timer.active():
+            timer.cancel()
+        return maybeDeferred(source.stopService).addErrback(
+            lambda failure: self.log.failure("a replaced mapping source did not stop", failure)
+        )
 
     # Certificates
 
     def _look(self) -> Deferred[None]:
-        return self._turn.run(lambda: Deferred.fromCoroutine(self._renew()))
+        renewed = self._turn.run(lambda: Deferred.fromCoroutine(self._renew()))
+        return renewed.addErrback(
+            lambda failure: self.log.failure("changed certificates met a bug", failure)
+        )
 
     async def _renew(self) -> None:
         """Take certificates into use whose files have changed: pairs that fit, or none."""
-        proxy, runtime = self._proxy, self._proxy.runtime
+        runtime = self._proxy.runtime
         seen = _certificateFiles(runtime.config)
         if seen == self._seen:
             return
         self._seen = seen
         try:
-            renewed = await self._inThread(
-                lambda: proxy.makeRuntime(runtime.config, runtime.source)
-            )
+            renewed, texts = await self._prepare(runtime.config, runtime.source)
         except ConfigError as error:
-            self.log.warn("changed certificates are not used: {problems}", problems=str(error))
+            for problem in error.problems:
+                self.log.warn("changed certificates are not used: {problem}", problem=problem)
             return
-        proxy.adopt(renewed)
+        self._adopt(renewed, texts)
         self.log.info("certificates have changed and are in use")
-
-    def _bug(self, failure: Failure) -> None:
-        self.log.failure("certificates are not watched any more", failure=failure)
 
 
 def _certificateFiles(config: Config) -> dict[Path, _State | None]:
-    """The state of each file that a certificate is read from."""
+    """The state of each file that a certificate is read from, for clients or for backends."""
     files = [path for each in config.tls.certificate.values() for path in (each.cert, each.key)]
+    for each in config.destination.values():
+        files += filter(None, (each.tls_client_cert, each.tls_client_key))
     return {path: _State.of(path) for path in files}
 
 
 def _store(config: Config) -> dict[str, object]:
-    """What says which store is asked, and how."""
+    """What says which store is asked, and how; tables of stores that are not asked do not count."""
     mapping = config.mapping
+    asked = mapping.source.partition(":")[0]
     kept = {"normalize", "positive_ttl", "negative_ttl", "cache_max_entries", "on_error"}
+    kept |= {kind.value for kind in SourceKind} - {asked}
     return {key: getattr(mapping, key) for key in type(mapping).model_fields if key not in kept}

@@ -109,6 +109,11 @@ class UnitTests(SynchronousTestCase):
         for word in ("--nodaemon", "--pidfile= ", " mailproxy --config "):
             self.assertIn(word, command)
 
+    def test_reloadIsTheSignalThatWeObey(self) -> None:
+        """`systemctl reload` sends SIGHUP to the proxy itself."""
+        (command,) = self.read("mailproxy.service")["ExecReload"]
+        self.assertRegex(command, r"\A/\S+/kill -HUP \$MAINPID\Z")
+
     def test_socketsAndListenersCorrespond(self) -> None:
         """The endpoint strings in the socket unit's comment are those of its sockets, in order."""
         text = (ETC / "mailproxy.socket").read_text()

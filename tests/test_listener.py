@@ -8,6 +8,7 @@ from twisted.internet.address import UNIXAddress
 from twisted.internet.testing import StringTransport
 
 from mailproxy import proxyheader
+from mailproxy.config.model import Listener as ListenerConfig
 from mailproxy.listener import HEADER_PATIENCE, trust
 from mailproxy.origin import Address
 from mailproxy.protocols.server import ProxyServer
@@ -60,6 +61,44 @@ class LimitTests(StageCase):
         client.startReading()
         stage.network.pump()
         self.assertIsNone(stage.enter().lost)
+
+
+class AdoptionTests(StageCase):
+    """Other rules for a listener that is open."""
+
+    def adopt(self, stage: Theatre, **keys: object) -> None:
+        """Have a listener's keys from now on."""
+        listener = {"protocol": "imap", "bind": "127.0.0.1:143", "tls": "plain", **keys}
+        stage.listener.adopt(ListenerConfig.model_validate(listener))
+
+    def test_limit(self) -> None:
+        """Nobody is sent away for a lower one; nobody is let in either until there is room."""
+        stage = self.begin()
+        first, second = stage.enter(), stage.enter()
+        self.adopt(stage, max_connections=1)
+        self.assertEqual((first.lost, second.lost), (None, None))
+        self.assertIsNotNone(stage.enter().lost)
+        self.adopt(stage, max_connections=3)
+        self.assertIsNone(stage.enter().lost)
+
+    def test_patience(self) -> None:
+        """Who is in has the time that was promised; who comes has the new."""
+        stage = self.begin()
+        first = stage.enter()
+        self.adopt(stage, preauth_timeout="5s")
+        second = stage.enter()
+        stage.network.advance(6)
+        self.assertIsNone(first.lost)
+        self.assertIsNotNone(second.lost)
+
+    def test_headers(self) -> None:
+        """Whether one is needed is decided at the accept."""
+        stage = self.begin()
+        first = stage.enter()
+        self.adopt(stage, proxy_protocol="required", proxy_trusted=["192.0.2.0/24"])
+        self.assertTrue(first.take().startswith(GREETING))
+        self.assertEqual(stage.ask(first, b"z NOOP\r\n"), b"z OK Completed.\r\n")
+        self.assertIsNotNone(stage.enter().lost)
 
 
 class HeaderCase(StageCase):

@@ -3,7 +3,12 @@
 from collections.abc import Sequence
 from typing import cast
 
+from OpenSSL.crypto import FILETYPE_PEM, dump_certificate
+from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
+from twisted.internet.protocol import Factory, Protocol
 from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent, globalLogPublisher
+from twisted.protocols.tls import TLSMemoryBIOProtocol
+from zope.interface.verify import verifyObject
 
 from mailproxy import tap
 from mailproxy.config.model import Config
@@ -16,7 +21,7 @@ from mailproxy.protocols.passthrough import SMTPClientFactory
 from mailproxy.proxy import FLUSH_PATIENCE, REPORT_INTERVAL, Conversations, Proxy
 from mailproxy.sasl import Mechanism, fromPassword
 from mailproxy.session import Passage, Session
-from tests.config.support import ConfigTestCase
+from tests.config.support import ConfigTestCase, Issued, changed
 from tests.dialling import Backend, Dialling
 from tests.stage import LOGIN, Client, MemorySource, endAll
 from tests.support import clientTLS
@@ -249,6 +254,59 @@ class TermsTests(ProxyCase):
         self.assertEqual(client.take(), b"a OK in\r\n")
         self.assertEqual(self.ask(client, b"b NOOP\r\n"), b"")
         self.assertEqual(backend.bridged, b"b NOOP\r\n")
+
+
+class AdoptionTests(ProxyCase):
+    """Another runtime in the place of the first."""
+
+    def adopt(self, old: str, new: str) -> None:
+        """Take a changed configuration into use."""
+        config = self.load(changed((old, new), base=TEXT))
+        self.proxy.adopt(self.proxy.makeRuntime(config, self.source))
+
+    def test_makingOneChangesNothing(self) -> None:
+        """Not before it is adopted."""
+        before = self.proxy.runtime
+        self.proxy.makeRuntime(self.load(changed(("hello", "good day"), base=TEXT)), self.source)
+        self.assertIs(self.proxy.runtime, before)
+        self.assertIn(b"hello", self.enter().take())
+
+    def test_nextClientHasIt(self) -> None:
+        """Its words are the new ones."""
+        first = self.enter()
+        self.adopt("hello", "good day")
+        self.assertIn(b"hello", first.take())
+        self.assertIn(b"good day", self.enter().take())
+
+    def test_healthAndListenersFollow(self) -> None:
+        """What outlives it goes by its rules."""
+        self.adopt("host_down_threshold = 2", "host_down_threshold = 9")
+        self.assertEqual(self.proxy.health.settings.threshold, 9)
+        self.adopt("max_auth_attempts = 9", "max_connections = 7")
+        self.assertEqual([each.factory.limit for each in self.proxy.listeners], [8192, 7, 8192])
+
+    def test_graceTimeIsTheNewOne(self) -> None:
+        """A stop after a reload waits as long as the file says now."""
+        self.adopt('"20s"', '"1s"')
+        client, _ = self.bridge()
+        self.proxy.startService()
+        stopped = self.proxy.stopService()
+        for _ in range(30):
+            self.network.advance(0.05)
+        self.assertIsNotNone(client.lost)
+        self.successResultOf(stopped)
+
+    def test_managementShowsTheCertificateOfNow(self) -> None:
+        """Its door outlives reloads; the proxy makes its TLS connections."""
+        verifyObject(IOpenSSLServerConnectionCreator, self.proxy)
+        renewed = Issued("mail.example.com")
+        self.write("main.pem", renewed.leaf)
+        self.write("main.key", renewed.key)
+        self.adopt("hello", "good day")
+        connection = self.proxy.serverConnectionForTLS(TLSMemoryBIOProtocol(Factory(), Protocol()))
+        shown = connection.get_certificate()
+        assert shown is not None
+        self.assertEqual(dump_certificate(FILETYPE_PEM, shown).split(), renewed.leaf.split())
 
 
 class PassThroughTests(ConfigTestCase):

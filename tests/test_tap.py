@@ -32,10 +32,14 @@ from zope.interface.verify import verifyObject
 
 from mailproxy import tap
 from mailproxy.demo import DemoSetup
+from mailproxy.errors import ConfigError
 from mailproxy.logs import Logger
+from mailproxy.mapping.file import FileSource
 from mailproxy.protocols.imap import IMAPServerFactory
-from mailproxy.tap import CONFIG_VARIABLE, Options, makeService
+from mailproxy.tap import CONFIG_VARIABLE, Options, SourceMaker, makeService
 from tests.config.support import MINIMAL, TOKEN, ConfigTestCase, changed
+from tests.mapping.test_file import atOnce
+from tests.stage import MemorySource
 
 ENDPOINT = changed(('"127.0.0.1:993"', '"tcp:10993:interface=127.0.0.1", "tcp:10994"'))
 """Endpoint strings are bound when the service starts: by a reactor in memory, then, to nothing."""
@@ -287,10 +291,99 @@ class BuildTests(TapCase):
         for function, words, named in self.reactor.whenRunningHooks:
             function(*words, **named)
         self.assertEqual(set(handlers), {signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
-        self.assertIs(handlers[signal.SIGHUP], signal.SIG_IGN)
         handlers[signal.SIGTERM](signal.SIGTERM, None)
         self.assertEqual(self.reactor.stops, 1)
         self.assertIs(handlers[signal.SIGTERM], signal.SIG_DFL)
+
+
+class SignalledReloadTests(TapCase):
+    """SIGHUP."""
+
+    def setUp(self) -> None:
+        """Run a proxy whose thread works at once."""
+        super().setUp()
+        self.patch(tap, "_makeThread", lambda reactor: atOnce)
+        self.handlers: dict[int, Any] = {}
+        self.patch(signal, "signal", self.handlers.__setitem__)
+        self.build(ENDPOINT)
+        for function, words, named in self.reactor.whenRunningHooks:
+            function(*words, **named)
+        self.events: list[Any] = []
+        observer = cast(ILogObserver, self.events.append)
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
+
+    def hangUp(self, text: str) -> list[str]:
+        """Change the file and send the signal; the warnings that come of it."""
+        self.write("mailproxy.toml", text)
+        self.handlers[signal.SIGHUP](signal.SIGHUP, None)
+        return [formatEvent(each) for each in self.events if each["log_level"] is LogLevel.warn]
+
+    def test_fileIsTakenIntoUse(self) -> None:
+        """As it is now, each time."""
+        for level in (LogLevel.error, LogLevel.debug):
+            self.hangUp(f'{ENDPOINT}[server]\nlog_level = "{level.name}"\n')
+            self.assertIs(Logger.level, level)
+
+    def test_everyMistakeIsLogged(self) -> None:
+        """One line each; nothing is changed, and the next signal is heard."""
+        bad = ENDPOINT + '[server]\nlog_level = "error"\nthreads = -1\nbridge_idle = "soon"\n'
+        warned = self.hangUp(bad)
+        self.assertEqual(len(warned), 2, warned)
+        self.assertTrue(warned[0].startswith("not reloaded: server.threads: "), warned)
+        self.assertTrue(warned[1].startswith("not reloaded: server.bridge_idle: "), warned)
+        self.assertIs(Logger.level, LogLevel.info)
+        self.hangUp(ENDPOINT + '[server]\nlog_level = "error"\n')
+        self.assertIs(Logger.level, LogLevel.error)
+
+    def test_whatIsNotServedIsRefused(self) -> None:
+        """As at a start."""
+        self.patch(tap, "SOURCES", {})
+        self.assertEqual(
+            self.hangUp(ENDPOINT),
+            ["not reloaded: mapping.source: file is not read by this version"],
+        )
+
+    def test_bugIsLogged(self) -> None:
+        """A mistake of ours ends neither the process nor the silence about it."""
+        self.patch(tap, "load", lambda *words: 1 // 0)
+        self.assertEqual(self.hangUp(ENDPOINT), [])
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+
+class SourceMakerTests(ConfigTestCase):
+    """The mapping's sources, made and revised."""
+
+    def setUp(self) -> None:
+        """Make the maker."""
+        super().setUp()
+        self.maker = SourceMaker(atOnce)
+
+    def test_fileSourceIsRead(self) -> None:
+        """When it is made."""
+        source = self.maker.make(self.load(MINIMAL))
+        self.assertIsInstance(source, FileSource)
+        self.assertEqual(self.successResultOf(source.lookup("anna")), "old")
+
+    def test_fileSourceIsRevisedByTheNewConfiguration(self) -> None:
+        """Destinations that have come are allowed from then on, those that are gone are not."""
+        source = self.maker.make(self.load(MINIMAL))
+        newer = changed(
+            ("[destination.old]", "[destination.new]"),
+            ('default_destination = "old"', 'default_destination = "new"'),
+        )
+        self.write("accounts", "anna new\n")
+        config = self.load(newer)
+        self.assertTrue(self.successResultOf(self.maker.revise(source, config)))
+        self.assertEqual(self.successResultOf(source.lookup("anna")), "new")
+        self.write("accounts", "anna old\n")
+        error = self.failureResultOf(self.maker.revise(source, config), ConfigError).value
+        self.assertIn("accounts:1", error.problems[0])
+
+    def test_otherSourcesHoldNothingToRevise(self) -> None:
+        """They ask their store each time."""
+        config = self.load(MINIMAL)
+        self.assertFalse(self.successResultOf(self.maker.revise(MemorySource(), config)))
 
 
 class DemoTests(TapCase):

@@ -5,7 +5,10 @@ Pure: compares two configurations.
 
 from collections.abc import Iterator
 
-from mailproxy.config.model import Config, Listener
+from mailproxy.config.checks import checkTables
+from mailproxy.config.draft import Draft
+from mailproxy.config.model import Admin, Config, Listener
+from mailproxy.config.problems import keyPath
 
 _LISTENER_KEYS = ("protocol", "bind")
 _CACHE_KEYS = ("positive_ttl", "negative_ttl", "cache_max_entries", "lookup_timeout")
@@ -21,7 +24,7 @@ def needRestart(old: Config, new: Config) -> list[str]:
             for key in _CACHE_KEYS
             if getattr(old.mapping, key) != getattr(new.mapping, key)
         ),
-        *(["admin"] if old.admin != new.admin else []),
+        *_admin(old.admin, new.admin),
     ]
 
 
@@ -30,11 +33,23 @@ def _listeners(old: Config, new: Config) -> Iterator[str]:
     for name in sorted(old.listener.keys() | new.listener.keys()):
         before, after = old.listener.get(name), new.listener.get(name)
         if before is None or after is None:
-            yield f"listener.{name}"
+            yield keyPath(("listener", name))
         else:
             for key in _LISTENER_KEYS:
                 if getattr(before, key) != getattr(after, key):
-                    yield f"listener.{name}.{key}"
+                    yield keyPath(("listener", name, key))
+
+
+def _admin(old: Admin | None, new: Admin | None) -> Iterator[str]:
+    """Management's keys; a token is named by the key that it is read from."""
+    if old is None or new is None:
+        if old is not new:
+            yield "admin"
+        return
+    changed = {key for key in Admin.model_fields if getattr(old, key) != getattr(new, key)}
+    if "bearer_token" in changed and new.bearer_token_file is not None:
+        changed = changed - {"bearer_token"} | {"bearer_token_file"}
+    yield from (f"admin.{key}" for key in Admin.model_fields if key in changed)
 
 
 def inForce(old: Config, new: Config) -> Config:
@@ -56,3 +71,20 @@ def _listener(old: Config, new: Config, name: str) -> Listener:
     if after is None or after.protocol != before.protocol:
         return before
     return after.model_copy(update={"bind": before.bind})
+
+
+def unserved(config: Config) -> list[str]:
+    """What a configuration in force lacks for listeners that are gone from the file but open."""
+    parts = Draft(
+        listeners=config.listener,
+        hasListeners=bool(config.listener),
+        destinations=config.destination,
+        declared=frozenset(config.destination),
+        certificates=config.tls.certificate,
+        protocols=config.tls.protocols,
+        routing=config.routing,
+        mapping=config.mapping,
+        http=config.http,
+        admin=config.admin,
+    )
+    return [f"{problem} (its listener is open until a restart)" for problem in checkTables(parts)]

@@ -189,23 +189,27 @@ class FileSource:
 
     def reload(self) -> Deferred[None]:
         """Read the file again; fails with `ConfigError`, and keeps what it had, if it is bad."""
-        return self.revise(self._file.check).addCallback(lambda changed: None)
+        done = self._turn.run(lambda: Deferred.fromCoroutine(self._read()))
+        return done.addCallback(lambda content: None)
 
     def revise(self, check: Check) -> Deferred[bool]:
-        """Read the file again, and refuse from now on by another check; tells whether it differs.
+        """Read the file again, and refuse from now on by another check.
 
         Fails with `ConfigError` if the file is bad; then content and check are what they were.
+
+        :returns: whether a byte of the file differs.
         """
         return self._turn.run(lambda: Deferred.fromCoroutine(self._revise(check)))
 
     async def _revise(self, check: Check) -> bool:
-        before, self._file.check = (self._content, self._file.check), check
+        known = self._content.digest if self._content is not None else None
+        former, self._file.check = self._file.check, check
         try:
-            await self._read()
+            content = await self._read()
         except BaseException:
-            self._file.check = before[1]
+            self._file.check = former
             raise
-        return self._content != before[0]
+        return content.digest != known
 
     def lookup(self, identifier: str) -> Deferred[str | None]:
         """Find the destination of an identifier in memory."""
@@ -234,9 +238,10 @@ class FileSource:
         self._file.sweep()
         return self._file.read()
 
-    async def _read(self) -> None:
+    async def _read(self) -> Content:
         read = self._first if self._content is None else self._file.read
-        self._content = await self._inThread(read)
+        content = self._content = await self._inThread(read)
+        return content
 
     def _change(self, change: Change) -> Deferred[str | None]:
         """Queue a change; the first in the queue orders the rewrite that takes them all."""

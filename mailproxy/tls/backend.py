@@ -7,7 +7,7 @@ connection.
 
 import time
 from collections.abc import Callable, Iterable
-from typing import Self
+from typing import Any, Self
 
 import attrs
 import service_identity
@@ -212,11 +212,11 @@ class BackendTLS:
             options.clientCertificate.use(context)
         if self._trusting:
             _trust(context, options.authorities)
-        context.set_verify(SSL.VERIFY_PEER, self._verify)
+        context.set_verify(SSL.VERIFY_PEER, _verify)
         return context
 
-    def _verify(
-        self, connection: SSL.Connection, certificate: X509, code: int, depth: int, valid: int
+    def verify(
+        self, connection: BackendConnection, certificate: X509, code: int, depth: int, valid: int
     ) -> bool:
         """Judge one certificate of the chain; the server's own, at depth 0, comes last.
 
@@ -224,7 +224,7 @@ class BackendTLS:
         """
         if self._trusting and not valid:
             raise CertificateRefused(_REASONS.get(code, f"OpenSSL's verification error {code}"))
-        if depth == 0 and isinstance(connection, BackendConnection):
+        if depth == 0:
             self.judge(certificate.to_cryptography())
             connection.accepted = True
         return True
@@ -246,6 +246,16 @@ class BackendTLS:
             ) from error
         except (service_identity.CertificateError, ValueError) as error:
             raise CertificateRefused(f"its names cannot be used: {quoted(str(error))}") from error
+
+
+def _verify(connection: SSL.Connection, *link: Any) -> bool:
+    """Have a connection's creator judge a certificate.
+
+    A context that called its creator itself would be garbage to be collected when both are given
+    up: with the trust store that is half a megabyte of OpenSSL's, which the collector does not see.
+    """
+    assert isinstance(connection, BackendConnection), "its creator makes no others"
+    return connection.creator.verify(connection, *link)
 
 
 def _trust(context: SSL.Context, authorities: Iterable[x509.Certificate]) -> None:

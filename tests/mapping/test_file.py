@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from twisted.internet.defer import Deferred, execute
+from twisted.internet.defer import CancelledError, Deferred, execute
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface.verify import verifyObject
@@ -158,6 +158,70 @@ class ReadTests(FileCase):
         self.assertNoResult(waiting)
         thread.work()
         self.successResultOf(waiting)
+        self.assertEqual(self.successResultOf(source.lookup("ann")), "new")
+
+
+class RevisionTests(FileCase):
+    """Serving on under another configuration."""
+
+    def anywhere(self, table: Table) -> list[str]:
+        """Refuse nothing."""
+        return []
+
+    def test_tellsWhetherTheFileDiffers(self) -> None:
+        """Who remembers answers need not forget them for nothing."""
+        self.assertFalse(self.successResultOf(self.source.revise(onlyOldAndNew)))
+        self.path.write_bytes(b"ann old\n")
+        self.assertTrue(self.successResultOf(self.source.revise(onlyOldAndNew)))
+        self.assertEqual(self.find("ann"), "old")
+
+    def test_ownWritesAreNoDifference(self) -> None:
+        """What went through the source is known."""
+        self.successResultOf(self.source.store("ann", "old"))
+        self.assertFalse(self.successResultOf(self.source.revise(onlyOldAndNew)))
+
+    def test_newCheckHoldsFromThenOn(self) -> None:
+        """For the file as it is, and for reloads and rewrites later."""
+        self.path.write_bytes(b"ann elsewhere\n")
+        self.assertTrue(self.successResultOf(self.source.revise(self.anywhere)))
+        self.assertEqual(self.find("ann"), "elsewhere")
+        self.successResultOf(self.source.reload())
+        self.successResultOf(self.source.store("bob", "new"))
+
+    def test_refusedRevisionChangesNeitherContentNorCheck(self) -> None:
+        """Bad lines, and lines that the new configuration has no use for."""
+        for content, check in ((b"ann\n", self.anywhere), (b"ann older\n", onlyOldAndNew)):
+            self.path.write_bytes(content)
+            self.failureResultOf(self.source.revise(check), ConfigError)
+            self.assertEqual(self.find("ann"), "new")
+            self.path.write_bytes(b"ann elsewhere\n")
+            self.failureResultOf(self.source.reload(), ConfigError)
+
+    def test_reloadInBetweenKeepsTheNewCheck(self) -> None:
+        """One that was asked for before, and comes after, does not bring the old check back."""
+        thread = HeldThread()
+        source = FileSource(self.path, thread, onlyOldAndNew)
+        source.load()
+        revising, reloading = source.revise(self.anywhere), source.reload()
+        self.path.write_bytes(b"ann elsewhere\n")
+        thread.work()
+        thread.work()
+        self.successResultOf(revising)
+        self.successResultOf(reloading)
+
+    def test_cancelledRevisionIsNone(self) -> None:
+        """Who leaves changes nothing, and blocks nobody."""
+        thread = HeldThread()
+        source = FileSource(self.path, thread, onlyOldAndNew)
+        source.load()
+        self.path.write_bytes(b"ann elsewhere\n")
+        revising = source.revise(self.anywhere)
+        revising.cancel()
+        self.failureResultOf(revising, CancelledError)
+        thread.jobs.clear()
+        reloading = source.reload()
+        thread.work()
+        self.failureResultOf(reloading, ConfigError)
         self.assertEqual(self.successResultOf(source.lookup("ann")), "new")
 
 
