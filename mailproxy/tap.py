@@ -15,7 +15,12 @@ from typing import TypeVar, cast
 from twisted.application.service import IService, MultiService
 from twisted.internet import reactor as globalReactor
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IProtocolFactory, IReactorFromThreads
+from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
+from twisted.internet.interfaces import (
+    IProtocolFactory,
+    IReactorFromThreads,
+    IStreamClientEndpoint,
+)
 from twisted.internet.threads import deferToThread
 from twisted.python import usage
 
@@ -24,6 +29,7 @@ from mailproxy.config.bind import Bind
 from mailproxy.config.load import checkMapping
 from mailproxy.config.model import LogLevel as ConfiguredLevel
 from mailproxy.config.model import SourceKind
+from mailproxy.config.storeurl import parseRedis
 from mailproxy.config.table import Table
 from mailproxy.control import LocalControl
 from mailproxy.demo import prepareTemporary
@@ -31,11 +37,17 @@ from mailproxy.dial import DialReactor
 from mailproxy.errors import ConfigError
 from mailproxy.logs import Logger, LogLevel
 from mailproxy.management import Guard, ManagementAPI, makeFactory
+from mailproxy.mapping.drivers import makeDriver
 from mailproxy.mapping.file import FileSource
 from mailproxy.mapping.interfaces import IMappingSource
+from mailproxy.mapping.plugins import makePluginSource
+from mailproxy.mapping.redis import RedisSettings, RedisSource
+from mailproxy.mapping.sql import SQLSource, Statements
 from mailproxy.protocols.imap import IMAPClientFactory, IMAPServerFactory
 from mailproxy.proxy import Conversations, Proxy
 from mailproxy.sockets import Door, SocketReactor, makeDoors
+from mailproxy.tls import BackendOptions, BackendTLS
+from mailproxy.tls.failures import describe
 
 log = Logger()
 T = TypeVar("T")
@@ -51,7 +63,7 @@ class ProxyReactor(DialReactor, SocketReactor, IReactorFromThreads):
     """What the whole proxy needs of a reactor."""
 
 
-def _fileSource(config: Config) -> IMappingSource:
+def _fileSource(config: Config, reactor: ProxyReactor) -> IMappingSource:
     store = config.mapping.file
     assert store is not None, "loading has seen to it"
 
@@ -67,8 +79,41 @@ def _inThread(function: Callable[[], T]) -> Deferred[T]:
     return deferToThread(function)
 
 
-SOURCES: Mapping[SourceKind, Callable[[Config], IMappingSource]] = {
+def _redisSource(config: Config, reactor: ProxyReactor) -> IMappingSource:
+    store = config.mapping.redis
+    assert store is not None, "loading has seen to it"
+    place = parseRedis(store.url.get_secret_value())
+    endpoint: IStreamClientEndpoint = HostnameEndpoint(reactor, place.host, place.port)
+    if place.tls:
+        options = BackendOptions(serverName=place.host, protocols=config.tls.protocols)
+        endpoint = wrapClientTLS(BackendTLS(options), endpoint)
+    settings = RedisSettings(place, store.key_prefix, store.pool_size, _patience(config))
+    return RedisSource(endpoint, reactor, settings, describe)
+
+
+def _sqlSource(config: Config, reactor: ProxyReactor) -> IMappingSource:
+    store = config.mapping.sql
+    assert store is not None, "loading has seen to it"
+    driver = makeDriver(store.url.get_secret_value(), _patience(config))
+    statements = Statements(store.query, store.upsert_query, store.delete_query)
+    return SQLSource(driver, statements, reactor, store.pool_size, _patience(config))
+
+
+def _pluginSource(config: Config, reactor: ProxyReactor) -> IMappingSource:
+    mapping = config.mapping
+    return makePluginSource(mapping.pluginName, mapping.plugin or {}, reactor)
+
+
+def _patience(config: Config) -> float:
+    """Seconds for the store; those for a lookup hold for writes too."""
+    return config.mapping.lookup_timeout
+
+
+SOURCES: Mapping[SourceKind, Callable[[Config, ProxyReactor], IMappingSource]] = {
     SourceKind.FILE: _fileSource,
+    SourceKind.REDIS: _redisSource,
+    SourceKind.SQL: _sqlSource,
+    SourceKind.PLUGIN: _pluginSource,
 }
 
 _LEVELS = {
@@ -121,7 +166,7 @@ def _makeProxy(reactor: ProxyReactor, path: str) -> MultiService:
     config = load(Path(path), os.environ)
     _refuseUnknown(config)
     Logger.level = _LEVELS[config.server.log_level]
-    proxy = Proxy(reactor, PROTOCOLS, config, SOURCES[config.mapping.source](config))
+    proxy = Proxy(reactor, PROTOCOLS, config, SOURCES[config.mapping.kind](config, reactor))
     whole = MultiService()
     proxy.setServiceParent(whole)
     for door in _makeDoors(reactor, config, proxy):
@@ -138,7 +183,7 @@ def _refuseUnknown(config: Config) -> None:
         for name, listener in config.listener.items()
         if listener.protocol not in PROTOCOLS
     ]
-    if config.mapping.source not in SOURCES:
+    if config.mapping.kind not in SOURCES:
         problems.append(f"mapping.source: {config.mapping.source} is not read by this version")
     if problems:
         raise ConfigError(problems)

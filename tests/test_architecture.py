@@ -22,7 +22,7 @@ FLOORS = {
     "sasl": 0,
     "identity": 0,
     "proxyheader": 0,
-    "waiting": 1,
+    "waiting": 0,
     "mapping": 1,
     "mapping.*": 1,
     "health": 1,

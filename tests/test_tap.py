@@ -19,8 +19,13 @@ from zope.interface.verify import verifyObject
 from mailproxy import tap
 from mailproxy.demo import DemoSetup
 from mailproxy.logs import Logger
+from mailproxy.mapping import drivers
+from mailproxy.mapping.file import FileSource
+from mailproxy.mapping.interfaces import IMappingSource
+from mailproxy.mapping.redis import RedisSource
+from mailproxy.mapping.sql import SQLSource
 from mailproxy.protocols.imap import IMAPServerFactory
-from mailproxy.tap import CONFIG_VARIABLE, Options, makeService
+from mailproxy.tap import CONFIG_VARIABLE, SOURCES, Options, ProxyReactor, makeService
 from tests.config.support import MINIMAL, TOKEN, ConfigTestCase, changed
 
 ENDPOINT = changed(('"127.0.0.1:993"', '"tcp:10993:interface=127.0.0.1", "tcp:10994"'))
@@ -155,6 +160,62 @@ class RefusalTests(TapCase):
         self.write("accounts", b"anna old\nben nowhere\n")
         (line,) = self.refused(ENDPOINT)
         self.assertIn("accounts:2", line)
+
+
+class SourceTests(TapCase):
+    """Each kind of source is built of its table."""
+
+    def source(self, kind: str, tables: str = "") -> IMappingSource:
+        """What a configuration leads to."""
+        text = changed(('source = "file"\n', f'source = "{kind}"\n{tables}\n'))
+        config = self.load(text)
+        return SOURCES[config.mapping.kind](config, cast(ProxyReactor, self.reactor))
+
+    def test_file(self) -> None:
+        """It is read at once."""
+        source = self.source("file")
+        self.assertIsInstance(source, FileSource)
+        self.assertEqual(self.successResultOf(source.lookup("anna")), "old")
+
+    def test_redis(self) -> None:
+        """Nothing is opened before the service starts; then it is a whole pool."""
+        for scheme in ("redis", "rediss"):
+            del self.reactor.tcpClients[:]
+            source = self.source(
+                "redis", f'redis.url = "{scheme}://:p@localhost:7000/1"\nredis.pool_size = 3'
+            )
+            self.assertIsInstance(source, RedisSource)
+            self.assertEqual(self.reactor.tcpClients, [])
+            cast(RedisSource, source).startService()
+            self.assertEqual([client[1] for client in self.reactor.tcpClients], [7000] * 3)
+
+    def test_SQL(self) -> None:
+        """By the URL's scheme."""
+        for url in ("postgres://h/d", "mysql://h/d", "sqlite:///x.db"):
+            mark = "$1" if "postgres" in url else "?"
+            source = self.source("sql", f'sql.url = "{url}"\nsql.query = "SELECT {mark}"')
+            self.assertIsInstance(source, SQLSource)
+
+    def test_missingDriverRefusesToStart(self) -> None:
+        """A line that says what to install."""
+
+        def missing(name: str) -> None:
+            raise ImportError(name)
+
+        self.patch(drivers, "import_module", missing)
+        text = changed(
+            ('source = "file"\n', 'source = "sql"\nsql.url = "mysql://h/d"\nsql.query = "?"\n'),
+            base=ENDPOINT,
+        )
+        (line,) = self.refused(text)
+        self.assertIn("install mailproxy[mysql]", line)
+
+    def test_missingPluginRefusesToStart(self) -> None:
+        """A line with its name."""
+        (line,) = self.refused(
+            changed(('source = "file"', 'source = "plugin:none"'), base=ENDPOINT)
+        )
+        self.assertTrue(line.startswith('mapping.source: there is no mapping plugin "none"'), line)
 
 
 class BuildTests(TapCase):

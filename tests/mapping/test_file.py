@@ -18,8 +18,7 @@ from mailproxy.errors import ConfigError, MappingError
 from mailproxy.mapping import file
 from mailproxy.mapping.file import FileSource
 from mailproxy.mapping.interfaces import IReloadableMappingSource
-
-from .contract import SourceContract
+from tests.mapping.contract import SourceContract
 
 T = TypeVar("T")
 
