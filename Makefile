@@ -8,6 +8,8 @@ venv := .venv
 ready := $(venv)/ready
 serverList := tests/integration/packages.txt
 testServers = $(shell sed 's/\#.*//' $(wildcard $(serverList)) /dev/null)
+unpackedList := tests/integration/unpacked.txt
+unpackedServers = $(shell sed 's/\#.*//' $(wildcard $(unpackedList)) /dev/null)
 
 .DEFAULT_GOAL := help
 .PHONY: help run test servers lint types docs bench bench-quick clean
@@ -34,9 +36,11 @@ run: $(ready)
 
 servers:
 	@.ci/packages $(testServers)
+	@.ci/unpack $(unpackedServers)
 
 test: $(ready)
-	@.ci/packages $(testServers) || echo 'Going on without: the tests that need them are skipped.'
+	@.ci/packages $(testServers) && .ci/unpack $(unpackedServers) || \
+		echo 'Going on without: the tests that need them are skipped.'
 	$(venv)/bin/python -m twisted.trial $(TESTS)
 
 lint: $(ready)

@@ -12,8 +12,9 @@ from twisted.python.failure import Failure
 
 from mailproxy.stream import CLOSE_GRACE, Stream
 
-DRAIN_GRACE = 120.0
-"""Seconds that a slow reader has for the last bytes (at most 256 KiB) of a leg that has closed."""
+DRAIN_GRACE = 60.0
+"""Seconds that a slow reader has for the last bytes of a leg that has closed: these are at most
+what a transport holds and one read, 128 KiB."""
 
 IDLE_CHECKS = 4
 """Looks at the byte counts per idle time: a bridge is closed at most a quarter of it late."""

@@ -4,12 +4,15 @@
 proxy of this process. Answers are plain data, ready for JSON or for another process.
 """
 
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 from twisted.internet.defer import Deferred, succeed
 from zope.interface import Interface, implementer
 
-from mailproxy.errors import ReadOnlyMapping, UnknownDestination
+from mailproxy.config.load import lacking
+from mailproxy.config.model import Destination
+from mailproxy.errors import ConfigError, ReadOnlyMapping, UnknownDestination
 from mailproxy.mapping.interfaces import IReloadableMappingSource, IWritableMappingSource
 from mailproxy.proxy import Proxy
 from mailproxy.registry import ISession
@@ -28,6 +31,9 @@ class IControl(Interface):
     def stats() -> Deferred[Facts]:
         """Count lookups and live sessions."""
 
+    def metrics() -> Deferred[str]:
+        """Write all counts in Prometheus's text format."""
+
     def destinations() -> Deferred[list[Facts]]:
         """Tell the health of each destination."""
 
@@ -35,7 +41,7 @@ class IControl(Interface):
         """Forget a destination's failures; fails with `UnknownDestination`."""
 
     def mapping(identifier: str) -> Deferred[Facts]:
-        """Tell where an account would go now, without filling the cache.
+        """Tell where an account would go now and why, without filling the cache.
 
         Fails with `MappingError` when the store cannot tell.
         """
@@ -43,7 +49,8 @@ class IControl(Interface):
     def setMapping(identifier: str, destination: str) -> Deferred[None]:
         """Write where an account lives; the next login sees it.
 
-        Fails with `UnknownDestination`, `ReadOnlyMapping` or `MappingError`.
+        Fails with `UnknownDestination`, `ReadOnlyMapping` or `MappingError`; with `ConfigError`
+        when the destination does not speak all that is served: a start would refuse the mapping.
         """
 
     def removeMapping(identifier: str) -> Deferred[bool]:
@@ -63,6 +70,12 @@ class IControl(Interface):
     def kick(identifier: str) -> Deferred[int]:
         """End an account's sessions; tells how many."""
 
+    def reload() -> Deferred[list[str]]:
+        """Take the configuration file as it is now into use; tells which keys need a restart.
+
+        Fails with `ConfigError`, naming every problem; then nothing has changed.
+        """
+
     def delay(identifier: str, seconds: int) -> Deferred[None]:
         """Let an account's new logins wait so long, at most 120 s; 0 lets them go on at once."""
 
@@ -71,8 +84,8 @@ class IControl(Interface):
 class LocalControl:
     """Answers for the proxy of this process."""
 
-    def __init__(self, proxy: Proxy) -> None:
-        self._proxy = proxy
+    def __init__(self, proxy: Proxy, reload: Callable[[], Deferred[list[str]]]) -> None:
+        self._proxy, self._reload = proxy, reload
 
     def _normalize(self, identifier: str) -> str:
         return self._proxy.runtime.rules.normalize(identifier)
@@ -93,6 +106,10 @@ class LocalControl:
             ],
         }
         return succeed(facts)
+
+    def metrics(self) -> Deferred[str]:
+        """Write all counts."""
+        return succeed(self._proxy.metrics.render().decode("utf-8"))
 
     def destinations(self) -> Deferred[list[Facts]]:
         """Tell the health of each destination."""
@@ -129,13 +146,17 @@ class LocalControl:
     async def _mapping(self, identifier: str) -> Facts:
         normalized = self._normalize(identifier)
         cached = self._proxy.cache.peek(normalized)
-        route = await self._proxy.runtime.router.preview(normalized)
+        runtime = self._proxy.runtime
+        route = await runtime.router.preview(normalized)
         return {
             "identifier": identifier,
             "normalized": normalized,
             "destination": route.destination,
             "routed_to_default": route.toDefault,
             "cached": cached,
+            "ground": route.ground.value,
+            "source": runtime.config.mapping.source,
+            "endpoints": _endpoints(runtime.config.destination[route.destination]),
         }
 
     def setMapping(self, identifier: str, destination: str) -> Deferred[None]:
@@ -145,6 +166,8 @@ class LocalControl:
     async def _setMapping(self, identifier: str, destination: str) -> None:
         normalized = self._normalize(identifier)
         self._requireDeclared(destination)
+        if missing := lacking(self._proxy.runtime.config, destination):
+            raise ConfigError([f"destination: it lacks {', '.join(missing)}, which is served here"])
         await self._writable().store(normalized, destination)
         self._proxy.cache.invalidate(normalized)
 
@@ -198,6 +221,10 @@ class LocalControl:
         """End an account's sessions."""
         return Deferred.fromCoroutine(self._kick(identifier))
 
+    def reload(self) -> Deferred[list[str]]:
+        """Take the configuration file as it is now into use."""
+        return self._reload()
+
     async def _kick(self, identifier: str) -> int:
         return self._proxy.registry.kick(self._normalize(identifier))
 
@@ -207,6 +234,14 @@ class LocalControl:
 
     async def _delay(self, identifier: str, seconds: int) -> None:
         self._proxy.registry.hold(self._normalize(identifier), seconds)
+
+
+def _endpoints(destination: Destination) -> Facts:
+    """Tell where a destination is, by protocol."""
+    return {
+        protocol: {"host": destination.host, "port": endpoint.port, "tls": endpoint.tls.value}
+        for protocol, endpoint in destination.protocol.items()
+    }
 
 
 def _describe(session: ISession) -> Facts:

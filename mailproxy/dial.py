@@ -12,7 +12,7 @@ from typing import cast
 import attrs
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.error import ConnectError
+from twisted.internet.error import ConnectBindError, ConnectError
 from twisted.internet.interfaces import (
     IAddress,
     IHostResolution,
@@ -79,21 +79,36 @@ class Backend:
 class _Resolution:
     """Collects the addresses of a name."""
 
-    def __init__(self) -> None:
-        self.addresses: list[str] = []
-        self.complete: Deferred[list[str]] = Deferred()
+    def __init__(self, ended: Callable[[], object]) -> None:
+        self._ended = ended
+        self._addresses: list[str] = []
+        self._complete = False
+        self._waiters: dict[Deferred[list[str]], None] = {}
+
+    def wait(self) -> Deferred[list[str]]:
+        """Wait for all addresses; may be cancelled."""
+        if self._complete:
+            return succeed(self._addresses)
+        waiter: Deferred[list[str]] = Deferred(self._leave)
+        self._waiters[waiter] = None
+        return waiter
+
+    def _leave(self, waiter: Deferred[list[str]]) -> None:
+        del self._waiters[waiter]
 
     def resolutionBegan(self, resolutionInProgress: IHostResolution) -> None:
         """Nothing to keep: a resolution that nobody waits for ends by itself."""
 
     def addressResolved(self, address: IAddress) -> None:
         """Keep one address."""
-        self.addresses.append(cast(IPv4Address | IPv6Address, address).host)
+        self._addresses.append(cast(IPv4Address | IPv6Address, address).host)
 
     def resolutionComplete(self) -> None:
-        """Give what was found."""
-        if not self.complete.called:
-            self.complete.callback(self.addresses)
+        """Give what was found to those who still wait."""
+        self._complete = True
+        self._ended()
+        for waiter in list(self._waiters):
+            waiter.callback(list(self._addresses))
 
 
 class Dialer:
@@ -112,6 +127,7 @@ class Dialer:
     ) -> None:
         self._reactor, self.health, self._isOurs = reactor, health, isOurs
         self._timeout, self._retries = timeout, retries
+        self._resolving: dict[str, _Resolution] = {}
 
     async def open(self, target: Target, origin: Origin) -> Backend:
         """Connect to a backend and bring it to where the login is next.
@@ -125,10 +141,10 @@ class Dialer:
             client = await within(self._reactor, self._timeout, self._persist(target, origin))
         except TimedOut:
             failed = BackendFailed(Stage.TIMEOUT, f"not ready within {self._timeout:g} s")
-            attempt.failed(failed.stage, origin.client.host)
+            attempt.failed(failed.stage, origin.client.neighbourhood)
             raise failed from None
         except BackendFailed as failed:
-            attempt.failed(failed.stage, origin.client.host)
+            attempt.failed(failed.stage, origin.client.neighbourhood)
             raise
         except BaseException:
             attempt.abandoned()
@@ -137,33 +153,38 @@ class Dialer:
 
     async def _persist(self, target: Target, origin: Origin) -> ProxyClient:
         """Try again while that may help."""
-        for _ in range(self._retries):
+        attempt = 0
+        while True:
             try:
-                return await self._prepare(target, origin)
+                return await self._prepare(target, origin, attempt)
             except BackendFailed as failed:
-                if not failed.retry:
+                if not failed.retry or attempt >= self._retries:
                     raise
+            attempt += 1
             await pause(self._reactor, RETRY_PAUSE)
-        return await self._prepare(target, origin)
 
-    async def _prepare(self, target: Target, origin: Origin) -> ProxyClient:
+    async def _prepare(self, target: Target, origin: Origin, attempt: int) -> ProxyClient:
         """Make one attempt, up to the login."""
-        client = await self._connect(target)
+        client = await self._connect(target, attempt)
         try:
             client.settings, client.origin = target.settings, origin
             if target.header:
-                client.send(proxyheader.build(origin.client, origin.local))
-            if target.settings.context is not None and not target.settings.startTLS:
-                await client.secureWith(target.settings.context)
+                hops = (proxyheader.HOPS, bytes([origin.ttl - 1]))
+                client.send(proxyheader.build(origin.client, origin.local, [hops]))
             await client.prepare()
         except BaseException:
             client.abort()
             raise
         return client
 
-    async def _connect(self, target: Target) -> ProxyClient:
-        """Connect to the first of the host's addresses that answers."""
+    async def _connect(self, target: Target, attempt: int) -> ProxyClient:
+        """Connect to the first of the host's addresses that answers.
+
+        A further attempt begins with another address: the last one has answered and was no use.
+        """
         addresses = await self._resolve(target.host)
+        turn = attempt % max(1, len(addresses))
+        addresses = addresses[turn:] + addresses[:turn]
         failure = BackendFailed(Stage.RESOLVE, f"{target.host} has no address", retry=True)
         for host in addresses:
             if self._isOurs(Address.parse(host, target.port)):
@@ -171,6 +192,9 @@ class Dialer:
         for host in addresses:
             try:
                 return await self._call(target, host, self._timeout / len(addresses))
+            except ConnectBindError as error:
+                # No descriptor, port or source address of ours: not the destination's failure.
+                raise BackendFailed(Stage.LOCAL, f"{host}: {error}", retry=True) from error
             except ConnectError as error:
                 reason = os.strerror(error.osError) if error.osError else type(error).__name__
                 failure = BackendFailed(Stage.CONNECT, f"{host}: {reason}", retry=True)
@@ -184,11 +208,17 @@ class Dialer:
         return factory.connected
 
     def _resolve(self, host: str) -> Deferred[list[str]]:
-        """Look a name up, at each connection; an address is one already."""
+        """Look a name up, at each connection; an address is one already.
+
+        Who asks for a name that is being looked up waits for the same answer: a name server that
+        does not answer takes one thread for each name, not one for each session.
+        """
         try:
             return succeed([Address.parse(host, 0).host])
         except ValueError:
             pass
-        resolution = _Resolution()
-        self._reactor.nameResolver.resolveHostName(resolution, host)
-        return resolution.complete
+        resolution = self._resolving.get(host)
+        if resolution is None:
+            resolution = self._resolving[host] = _Resolution(lambda: self._resolving.pop(host))
+            self._reactor.nameResolver.resolveHostName(resolution, host)
+        return resolution.wait()

@@ -33,6 +33,7 @@ class Stage(enum.Enum):
 
     BREAKER = "circuit open"
     LOOP = "loop"
+    LOCAL = "local"
     RESOLVE = "resolve"
     CONNECT = "connect"
     TIMEOUT = "timeout"
@@ -101,6 +102,33 @@ class ConfigError(MailProxyError):
     def __init__(self, problems: Sequence[str]) -> None:
         super().__init__("\n".join(problems))
         self.problems = tuple(problems)
+
+
+class CommandError(MailProxyError):
+    """An operator's command came to nothing; the text is one line for the operator."""
+
+
+class BadUsage(CommandError):
+    """A command line, or a file that it names, cannot be used."""
+
+
+class Unreachable(CommandError):
+    """No proxy that can be trusted has answered."""
+
+
+class NotDone(CommandError):
+    """A proxy has answered, and what was asked for has not come about."""
+
+
+class CallRefused(NotDone):
+    """The management API has answered a call with an error.
+
+    :ivar status: the HTTP status.
+    """
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(text)
+        self.status = status
 
 
 class Refusal(enum.Enum):

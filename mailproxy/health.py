@@ -13,8 +13,8 @@ from mailproxy.logs import Logger
 
 __all__ = ["Attempt", "DestinationHealth", "Health", "HealthSettings"]
 
-_NO_FAILURE = frozenset({Stage.BREAKER, Stage.LOOP})
-"""Stages at which we gave up by ourselves: they say nothing about the destination."""
+_NO_FAILURE = frozenset({Stage.BREAKER, Stage.LOOP, Stage.LOCAL, Stage.UNSUPPORTED})
+"""Stages at which we gave up by ourselves: they say nothing about the destination's health."""
 
 _MOST_CLIENTS = 256
 """So many addresses are remembered of one streak, or `minClients` if that is more."""

@@ -130,4 +130,5 @@ def redact(identifier: str | None) -> str:
         return "-"
     data = identifier.encode("utf-8", "surrogatepass")
     digest = blake2s(data, digest_size=4, key=_redactionKey).hexdigest()
-    return f"{identifier[: min(3, len(identifier) // 3)]}~{digest}"
+    prefix = identifier[: min(3, len(identifier) // 3)]
+    return f"{prefix.encode('ascii', 'backslashreplace').decode('ascii')}~{digest}"

@@ -30,12 +30,14 @@ class Terms:
 
     :ivar implicit: makes TLS at once; None where it does not begin so.
     :ivar ttl: hops that a session may take.
+    :ivar session: the kind of session that this protocol has.
     """
 
     settings: ServerSettings
     resources: Resources
     implicit: Creator | None
     ttl: int
+    session: type[Session] = Session
 
 
 class Listener:
@@ -52,10 +54,16 @@ class Listener:
         terms: Callable[[], Terms],
         clock: IReactorTime,
     ) -> None:
-        self.name, self.config = name, config
+        self.name = name
         self._terms, self._clock = terms, clock
-        self._place = Place(name, config.protocol, config.preauth_timeout)
         self.factory = factory(clock, config.max_connections, self._accepted)
+        self.adopt(config)
+
+    def adopt(self, config: ListenerConfig) -> None:
+        """Let this hold for clients that come in from now on; the sockets stay."""
+        self.config = config
+        self._place = Place(self.name, config.protocol, config.preauth_timeout)
+        self.factory.limit = config.max_connections
 
     def _accepted(self, server: ProxyServer) -> None:
         terms = self._terms()
@@ -66,7 +74,8 @@ class Listener:
             local=_address(server.transport.getHost()),
             ttl=terms.ttl,
         )
-        Session(server, self._place, terms.resources).start(self._introduce(server, terms))
+        session = terms.session(server, self._place, terms.resources)
+        session.start(self._introduce(server, terms))
 
     async def _introduce(self, server: ProxyServer, terms: Terms) -> None:
         """Learn who the client is, then secure its leg."""
@@ -84,10 +93,8 @@ class Listener:
         if not trusted:
             raise ProtocolError("a PROXY header is required, and this peer is not trusted")
         header = await self._header(server, optional=mode is ProxyProtocol.OPTIONAL)
-        if header is not None and header.source is not None and header.destination is not None:
-            server.origin = attrs.evolve(
-                server.origin, client=header.source, local=header.destination
-            )
+        if header is not None:
+            server.origin = _relayed(server.origin, header)
 
     async def _header(self, server: ProxyServer, *, optional: bool) -> proxyheader.Header | None:
         """Read the header; None, with every byte given back, when an optional one does not come."""
@@ -110,6 +117,16 @@ class Listener:
     def _speaksFirst(self) -> bool:
         """Whether clients wait for our greeting, so that one without a header sends nothing."""
         return self.config.tls is not TLSMode.IMPLICIT and self.config.protocol != "http"
+
+
+def _relayed(origin: Origin, header: proxyheader.Header) -> Origin:
+    """Believe a trusted peer's header: addresses, and the hops that another of us has left."""
+    if header.source is not None and header.destination is not None:
+        origin = attrs.evolve(origin, client=header.source, local=header.destination)
+    for kind, value in header.tlvs:
+        if kind == proxyheader.HOPS and len(value) == 1:
+            origin = attrs.evolve(origin, ttl=value[0])
+    return origin
 
 
 async def _firstByte(server: ProxyServer) -> bytes:

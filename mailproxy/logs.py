@@ -1,6 +1,7 @@
 """The logger of this package: Twisted's, with the operator's level in front.
 
-An event below the level is dropped before anything is made of it.
+An event below the level is dropped before anything is made of it. What an event says is escaped
+here, once for every way to write it: a peer's text can neither begin a line nor steer a terminal.
 """
 
 from typing import Any, ClassVar
@@ -9,7 +10,12 @@ from constantly import NamedConstant
 from twisted.logger import Logger as TwistedLogger
 from twisted.logger import LogLevel
 
-__all__ = ["LogLevel", "Logger"]
+__all__ = ["LogLevel", "Logger", "escaped", "setLevel"]
+
+
+def setLevel(name: str) -> None:
+    """Set the process's level: debug, info, warn or error."""
+    Logger.level = LogLevel.lookupByName(name)
 
 
 class Logger(TwistedLogger):
@@ -23,4 +29,15 @@ class Logger(TwistedLogger):
     def emit(self, level: NamedConstant, format: str | None = None, **kwargs: Any) -> None:
         """Emit an event if it is important enough."""
         if level >= Logger.level:
+            for name, value in kwargs.items():
+                if isinstance(value, str | bytes | Exception):
+                    kwargs[name] = escaped(value)
             super().emit(level, format, **kwargs)
+
+
+def escaped(value: object) -> str:
+    r"""Write a value in printable characters alone; any other becomes `\n`, `\x1b` or `\u202e`."""
+    text = str(value)
+    if text.isprintable():
+        return text
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)

@@ -13,7 +13,10 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-__all__ = ["ByteCounters", "LoginResult", "Metrics", "Outcome", "Snapshot"]
+__all__ = ["CONTENT_TYPE", "LoginResult", "Metrics", "Outcome", "Snapshot"]
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+"""What `Metrics.render` writes."""
 
 _STORE_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 _CONNECT_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -57,22 +60,6 @@ class Snapshot:
     cacheEntries: int = 0
     down: Mapping[str, bool] = attrs.field(factory=dict)
     certificateExpiry: Mapping[str, float] = attrs.field(factory=dict)
-
-
-@attrs.frozen
-class ByteCounters:
-    """The byte counters of one protocol and destination, looked up once for a whole bridge."""
-
-    _received: Counter
-    _sent: Counter
-
-    def received(self, count: int) -> None:
-        """Count bytes that came from clients."""
-        self._received.inc(count)
-
-    def sent(self, count: int) -> None:
-        """Count bytes that went to clients."""
-        self._sent.inc(count)
 
 
 class Metrics:
@@ -121,12 +108,10 @@ class Metrics:
         """Count a login."""
         self._logins.labels(protocol, destination or "", result.value).inc()
 
-    def bytesOf(self, protocol: str, destination: str | None) -> ByteCounters:
-        """The counters for a bridge's bytes; to be kept, not looked up for each chunk."""
-        name = destination or ""
-        return ByteCounters(
-            self._bytes.labels(protocol, name, "in"), self._bytes.labels(protocol, name, "out")
-        )
+    def bridged(self, protocol: str, destination: str | None, received: int, sent: int) -> None:
+        """Count the bytes of a bridge that has ended, from and to its client."""
+        self._bytes.labels(protocol, destination or "", "in").inc(received)
+        self._bytes.labels(protocol, destination or "", "out").inc(sent)
 
     def storeAnswered(self, seconds: float, *, failed: bool = False) -> None:
         """Count a question to the mapping's store."""
@@ -137,7 +122,7 @@ class Metrics:
         self._connectLatency.labels(destination).observe(seconds)
 
     def render(self) -> bytes:
-        """Everything in Prometheus's text format (`text/plain; version=0.0.4`)."""
+        """Everything in Prometheus's text format, as `CONTENT_TYPE` says."""
         return generate_latest(self._registry)
 
     def _counter(self, name: str, text: str, labels: tuple[str, ...]) -> Counter:

@@ -5,11 +5,14 @@ configuration. What a client says of itself is kept apart from what a trusted pe
 """
 
 import ipaddress
+import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Self, TypeAlias
 
 import attrs
+
+from mailproxy.errors import ProtocolError
 
 Fields: TypeAlias = tuple[tuple[bytes, bytes | None], ...]
 """The fields of an IMAP ID command, in order; None stands for NIL (RFC 2971, section 3.3)."""
@@ -19,11 +22,16 @@ MAX_FIELDS = 30
 """Fields that an ID command may have (RFC 2971, section 3.3)."""
 
 
+MAX_DESCRIPTION = 2048
+"""Bytes of a client's own fields that are passed on: a backend hangs up on one that says more, and
+would be held to be ill."""
+
+
 @attrs.frozen
 class Address:
     """An IP address and a port; an IPv4-mapped IPv6 address is written as the IPv4 one it is."""
 
-    host: str = attrs.field()
+    host: str
     port: int
 
     @classmethod
@@ -42,6 +50,13 @@ class Address:
     def ip(self) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
         """The address as a number."""
         return ipaddress.ip_address(self.host)
+
+    @property
+    def neighbourhood(self) -> str:
+        """Who counts as one: an IPv4 address, or the /64 of an IPv6 one, which one person has."""
+        if ":" not in self.host:
+            return self.host
+        return str(ipaddress.ip_network((self.host, 64), strict=False))
 
     def __str__(self) -> str:
         """Write `host:port`, an IPv6 host in brackets."""
@@ -62,6 +77,7 @@ class Origin:
     :ivar local: the address that the client connected to.
     :ivar ttl: hops left for a chain of proxies, ours included.
     :ivar secure: whether the client's own leg is encrypted.
+    :ivar helo: the name that an SMTP client has greeted with.
     :ivar description: what the client's program says of itself by IMAP ID, to be passed on.
     """
 
@@ -71,38 +87,126 @@ class Origin:
     ttl: int
     secure: bool = False
     description: Fields = ()
+    helo: bytes | None = None
 
     def described(self, fields: Fields) -> Self:
         """Keep what a client says of itself, less all that only a proxy may say.
 
         A backend that trusts our address would believe an `x-originating-ip` from us.
         """
-        return attrs.evolve(self, description=tuple(filter(_mayPass, fields[:MAX_FIELDS])))
+        passed: list[tuple[bytes, bytes | None]] = []
+        room = MAX_DESCRIPTION
+        for name, value in filter(_mayPass, fields[:MAX_FIELDS]):
+            room -= len(name) + len(value or b"")
+            if room >= 0:
+                passed.append((name, value))
+        return attrs.evolve(self, description=tuple(passed))
 
     def forwarded(self, fields: Fields) -> Self:
-        """Believe a trusted peer's `x-` fields; one that makes no sense is passed over."""
-        said = {name.lower(): value for name, value in fields if value}
-        hops = said.get(b"x-proxy-ttl", b"")
+        """Believe a trusted peer's IMAP ID; a field that makes no sense is passed over."""
+        said = {_FROM_ID.get(name.lower(), b""): value for name, value in fields if value}
+        return self._believe(said)
+
+    def introduced(self, words: Sequence[bytes]) -> Self:
+        """Believe a trusted peer's XCLIENT words, `NAME=value` in xtext (RFC 1891, section 5).
+
+        :raises ProtocolError: when one is not of that form. LOGIN, and what we do not know, is
+            passed over.
+        """
+        said: dict[bytes, bytes] = {}
+        for word in words:
+            name, equals, value = word.partition(b"=")
+            if not equals:
+                raise ProtocolError("an XCLIENT word without a value")
+            if value.upper() not in _UNKNOWN:
+                said[name.upper()] = fromXtext(value)
+        return self._believe(said)
+
+    def _believe(self, said: Mapping[bytes, bytes]) -> Self:
+        hops, hello = said.get(b"TTL", b""), said.get(b"HELO")
         return attrs.evolve(
             self,
-            client=_address(said, b"x-originating") or self.client,
-            local=_address(said, b"x-connected") or self.local,
-            session=_sessionName(said.get(b"x-session-id", b"")) or self.session,
-            ttl=int(hops) if hops.isdigit() and len(hops) < 4 else self.ttl,
+            client=_address(said, b"ADDR", b"PORT") or self.client,
+            local=_address(said, b"DESTADDR", b"DESTPORT") or self.local,
+            session=_plain(said.get(b"SESSION", b""), 64) or self.session,
+            ttl=min(int(hops), 255) if hops.isdigit() and len(hops) < 4 else self.ttl,
+            helo=self.helo if hello is None else hello if _plain(hello, 255) else None,
         )
 
+    def _facts(self) -> dict[bytes, bytes]:
+        """Say it by XCLIENT's names, with one hop less."""
+        return {
+            b"ADDR": self.client.host.encode(),
+            b"PORT": b"%d" % self.client.port,
+            b"DESTADDR": self.local.host.encode(),
+            b"DESTPORT": b"%d" % self.local.port,
+            b"SESSION": self.session.encode(),
+            b"TTL": b"%d" % (self.ttl - 1),
+            b"CLIENT-TRANSPORT": b"TLS" if self.secure else b"insecure",
+        }
+
     def imapID(self) -> Fields:
-        """Say it as IMAP ID fields, with one hop less: the names that Dovecot's proxies use."""
-        ours = (
-            (b"x-originating-ip", self.client.host.encode()),
-            (b"x-originating-port", b"%d" % self.client.port),
-            (b"x-connected-ip", self.local.host.encode()),
-            (b"x-connected-port", b"%d" % self.local.port),
-            (b"x-proxy-ttl", b"%d" % (self.ttl - 1)),
-            (b"x-session-id", self.session.encode()),
-            (b"x-client-transport", b"TLS" if self.secure else b"insecure"),
-        )
+        """Say it as IMAP ID fields: the names that Dovecot's proxies use."""
+        facts = self._facts()
+        ours = tuple((name, facts[key]) for name, key in _FROM_ID.items())
         return *self.description[: MAX_FIELDS - len(ours)], *ours
+
+    def xclient(self, taken: frozenset[bytes] | None = None, *, smtp: bool = False) -> list[bytes]:
+        """Say it as XCLIENT words.
+
+        :param taken: the attributes that the backend lists; None where it lists none.
+        :param smtp: whether to write it as SMTP does: IPv6 addresses marked, HELO and PROTO added.
+        """
+        facts = self._facts()
+        if smtp:
+            for key in (b"ADDR", b"DESTADDR"):
+                facts[key] = (b"IPV6:" if b":" in facts[key] else b"") + facts[key]
+            if self.helo is not None:
+                facts |= {b"HELO": self.helo, b"PROTO": b"ESMTP"}
+        return [
+            name + b"=" + toXtext(value)
+            for name, value in facts.items()
+            if taken is None or name in taken
+        ]
+
+
+_UNKNOWN = (b"[UNAVAILABLE]", b"[TEMPUNAVAIL]")
+"""How a proxy says by XCLIENT that it does not know (as Postfix documents it)."""
+
+_FROM_ID = {
+    b"x-originating-ip": b"ADDR",
+    b"x-originating-port": b"PORT",
+    b"x-connected-ip": b"DESTADDR",
+    b"x-connected-port": b"DESTPORT",
+    b"x-proxy-ttl": b"TTL",
+    b"x-session-id": b"SESSION",
+    b"x-client-transport": b"CLIENT-TRANSPORT",
+}
+
+
+_ESCAPED = b'+="(){}%*\\'
+"""`+` and `=` have to be; the others mean something to ManageSieve."""
+
+
+def toXtext(value: bytes) -> bytes:
+    """Write a value so that it can stand in a command (RFC 1891, section 5)."""
+    return b"".join(
+        bytes([byte]) if 33 <= byte <= 126 and byte not in _ESCAPED else b"+%02X" % byte
+        for byte in value
+    )
+
+
+def fromXtext(text: bytes) -> bytes:
+    """Undo `toXtext`.
+
+    :raises ProtocolError: when the text is no xtext.
+    """
+    plain, *escaped = text.split(b"+")
+    for part in escaped:
+        if not re.match(rb"[0-9A-F]{2}", part):
+            raise ProtocolError("bad xtext")
+        plain += bytes([int(part[:2], 16)]) + part[2:]
+    return plain
 
 
 def _mayPass(field: tuple[bytes, bytes | None]) -> bool:
@@ -111,17 +215,18 @@ def _mayPass(field: tuple[bytes, bytes | None]) -> bool:
     return not name.lower().startswith(b"x-") and len(name) <= 30 and len(value or b"") <= 1024
 
 
-def _address(said: Mapping[bytes, bytes], prefix: bytes) -> Address | None:
-    """Read PREFIX-ip and PREFIX-port; None unless both are sound."""
+def _address(said: Mapping[bytes, bytes], host: bytes, port: bytes) -> Address | None:
+    """Read an address and its port; None unless both are sound."""
     try:
-        host = said[prefix + b"-ip"].decode("ascii")
-        return Address.parse(host, int(said.get(prefix + b"-port", b"0")))
+        text = said[host].decode("ascii")
+        text = text[5:] if text[:5].upper() == "IPV6:" else text
+        return Address.parse(text, int(said.get(port, b"0")))
     except (KeyError, ValueError):
         return None
 
 
-def _sessionName(value: bytes) -> str | None:
-    """Take a peer's session name when it is short and plain enough to be logged."""
-    if 0 < len(value) <= 64 and value.isascii() and all(33 <= byte <= 126 for byte in value):
+def _plain(value: bytes, longest: int) -> str | None:
+    """Take a peer's word when it is short and plain enough to be logged and sent on."""
+    if 0 < len(value) <= longest and all(33 <= byte <= 126 for byte in value):
         return value.decode("ascii")
     return None

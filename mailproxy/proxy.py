@@ -5,16 +5,19 @@ counters outlive it. Knows how the parts fit together; must not know which class
 or a store: those are handed in.
 """
 
-import socket
 from collections.abc import Mapping
 
 import attrs
+from OpenSSL.SSL import Connection
 from twisted.application.service import IService, Service
 from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IOpenSSLServerConnectionCreator, IReactorTime
 from twisted.internet.task import LoopingCall
+from twisted.protocols.tls import TLSMemoryBIOProtocol
+from zope.interface import implementer
 
 from mailproxy.config.model import Config, Destination, Endpoint, Forwarding, Normalize, TLSMode
+from mailproxy.config.values import PASS_THROUGH
 from mailproxy.dial import Dialer, DialReactor, Target
 from mailproxy.health import Health, HealthSettings
 from mailproxy.identity import IdentityRules
@@ -28,7 +31,8 @@ from mailproxy.protocols.client import ClientSettings, ProxyClientFactory
 from mailproxy.protocols.server import ProxyServerFactory, ServerSettings
 from mailproxy.registry import Registry
 from mailproxy.routing import Router
-from mailproxy.session import Resources
+from mailproxy.session import Resources, Session
+from mailproxy.sockets import isLocal
 from mailproxy.tls import BackendOptions, BackendTLS, ServerTLS
 from mailproxy.waiting import pause
 
@@ -44,10 +48,11 @@ FLUSH_PATIENCE = 2.0
 
 @attrs.frozen
 class Conversations:
-    """A protocol's two factories."""
+    """A protocol's two factories, and the kind of session between them."""
 
     server: type[ProxyServerFactory]
     client: type[ProxyClientFactory]
+    session: type[Session] = Session
 
 
 @attrs.frozen
@@ -65,6 +70,7 @@ class Runtime:
     certificates: ServerTLS
 
 
+@implementer(IOpenSSLServerConnectionCreator)
 class Proxy(Service):
     """Owns the listeners and all that sessions share.
 
@@ -91,14 +97,18 @@ class Proxy(Service):
             source, self.clock, _cacheSettings(config), self.metrics.storeAnswered
         )
         self.bound: set[Address] = set()
-        self.runtime = self._makeRuntime(config, source)
+        self.runtime = self.makeRuntime(config, source)
         self.listeners = [self._makeListener(name) for name in config.listener]
         self._reports = LoopingCall(self._report)
         self._reports.clock = self.clock
 
     # What is made of a configuration
 
-    def _makeRuntime(self, config: Config, source: IMappingSource) -> Runtime:
+    def makeRuntime(self, config: Config, source: IMappingSource) -> Runtime:
+        """Build what sessions under this configuration will use; may be done in a thread.
+
+        :raises ConfigError: when a certificate, suite or group cannot be used.
+        """
         rules = IdentityRules(
             separators=config.routing.master_user_separators,
             lowercase=config.mapping.normalize is Normalize.LOWERCASE,
@@ -136,6 +146,7 @@ class Proxy(Service):
                 for protocol in destination.protocol
                 if protocol in self._protocols
             },
+            passThrough=config.routing.smtp_passthrough_destination or "",
             registry=self.registry,
             metrics=self.metrics,
             authTimeout=server.backend_auth_timeout,
@@ -163,17 +174,30 @@ class Proxy(Service):
         factory = self._protocols[listener.protocol].server
         settings = ServerSettings(
             promises=factory.promises(config.capabilities),
+            hostname=config.server.hostname.encode() if config.server.hostname else None,
             maxAttempts=listener.max_auth_attempts,
             context=certificates if listener.tls is TLSMode.STARTTLS else None,
             trusts=trust(listener.proxy_trusted),
         )
         implicit = certificates if listener.tls is TLSMode.IMPLICIT else None
-        return Terms(settings, resources, implicit, config.server.proxy_ttl)
+        session = self._protocols[listener.protocol].session
+        return Terms(settings, resources, implicit, config.server.proxy_ttl, session)
 
     def _makeListener(self, name: str) -> Listener:
         config = self.runtime.config.listener[name]
         factory = self._protocols[config.protocol].server
         return Listener(name, config, factory, lambda: self.runtime.terms[name], self.clock)
+
+    def adopt(self, runtime: Runtime) -> None:
+        """Let this hold for all sessions from now on."""
+        self.runtime = runtime
+        self.health.settings = _healthSettings(runtime.config)
+        for listener in self.listeners:
+            listener.adopt(runtime.config.listener[listener.name])
+
+    def serverConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> Connection:
+        """Make a TLS connection with the certificates of now, for what outlives a reload."""
+        return self.runtime.certificates.serverConnectionForTLS(tlsProtocol)
 
     # Loops
 
@@ -181,8 +205,11 @@ class Proxy(Service):
         """Whether a connection to this address would come back to us."""
         if address in self.bound:
             return True
+        if address.ip.is_unspecified:
+            # Whoever calls 0.0.0.0 reaches this machine.
+            return any(address.port == bound.port for bound in self.bound)
         wildcard = Address("::" if ":" in address.host else "0.0.0.0", address.port)
-        return wildcard in self.bound and _isLocal(address)
+        return wildcard in self.bound and isLocal(address)
 
     # Counts
 
@@ -261,7 +288,7 @@ def _clientSettings(
     return ClientSettings(
         context=context,
         startTLS=endpoint.tls is TLSMode.STARTTLS,
-        cleartext=destination.allow_plaintext_auth,
+        cleartext=destination.allow_plaintext_auth or protocol in PASS_THROUGH,
         introduces=destination.forwardingFor(protocol) is Forwarding.XCLIENT,
     )
 
@@ -281,14 +308,3 @@ def _cacheSettings(config: Config) -> CacheSettings:
         maxEntries=mapping.cache_max_entries,
         lookupTimeout=mapping.lookup_timeout,
     )
-
-
-def _isLocal(address: Address) -> bool:
-    """Whether an address is this machine's: only then a socket can be bound to it."""
-    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.bind((address.host, 0))
-        except OSError:
-            return False
-    return True

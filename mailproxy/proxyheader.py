@@ -26,6 +26,9 @@ MAXIMUM_V1 = 1024
 MAXIMUM_V2 = 4096
 """Bytes behind the fixed part of a version 2 header, as it declares them itself."""
 
+HOPS = 0xE4
+"""Our own field, of the private range: one byte, the hops left for a chain of proxies."""
+
 _SHORTEST_V1 = len(b"PROXY UNKNOWN\r\n")
 _FIXED_V2 = struct.Struct("!12sBBH")
 """Signature; version and command; family and transport; the length of what follows."""

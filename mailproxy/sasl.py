@@ -128,11 +128,13 @@ def _saslName(name: bytes) -> bytes:
 
 
 def _xoauth2(message: bytes) -> Credentials:
-    """Read `user=... ^A auth=Bearer ... ^A^A`."""
-    user, *pairs = message.split(b"\1")
-    if not user.startswith(b"user="):
+    """Read `user=... ^A auth=Bearer ... ^A^A`; without a user the token tells."""
+    first, *pairs = message.split(b"\1")
+    named = first.startswith(b"user=")
+    if not named and not first.startswith(b"auth="):
         raise SASLError("no user")
-    return Credentials(Mechanism.XOAUTH2, message, user[5:], b"", _bearer(pairs))
+    token = _bearer(pairs if named else [first, *pairs])
+    return Credentials(Mechanism.XOAUTH2, message, first[5:] if named else b"", b"", token)
 
 
 def _bearer(pairs: list[bytes]) -> bytes:

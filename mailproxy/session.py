@@ -25,8 +25,8 @@ from mailproxy.errors import (
 )
 from mailproxy.identity import IdentityRules, redact
 from mailproxy.logs import Logger
-from mailproxy.metrics import Metrics, Outcome
-from mailproxy.protocols.base import AuthResult, Challenge, Command, Dismissed, Login
+from mailproxy.metrics import LoginResult, Metrics, Outcome
+from mailproxy.protocols.base import AuthResult, Challenge, Command, Dismissed, Login, Verdict
 from mailproxy.protocols.client import ProxyClient
 from mailproxy.protocols.server import ProxyServer
 from mailproxy.registry import ISession, Registry
@@ -34,6 +34,9 @@ from mailproxy.routing import Router
 from mailproxy.sasl import Credentials, dismissal
 from mailproxy.tls import describe
 from mailproxy.waiting import TimedOut, within
+
+MAX_USUAL_LOGIN = 4096
+"""Bytes of a login; a backend that hangs up on a longer one is not ill."""
 
 
 @attrs.frozen
@@ -43,6 +46,7 @@ class Resources:
     :ivar targets: endpoints by destination and protocol.
     :ivar authTimeout: seconds that a backend has to answer a login.
     :ivar bridgeIdle: seconds without a byte that end a bridge.
+    :ivar passThrough: the destination of sessions without a login; empty where there are none.
     """
 
     clock: IReactorTime
@@ -54,6 +58,7 @@ class Resources:
     metrics: Metrics
     authTimeout: float
     bridgeIdle: float
+    passThrough: str = ""
 
 
 @attrs.frozen
@@ -136,6 +141,8 @@ class Session:
         self._resources.registry.add(self)
         self._server.whenLost = lambda: self._end(Outcome.CLIENT_GONE)
         self._task = Deferred.fromCoroutine(self._live(introduction))
+        if self._interruption is not None:
+            self._task.cancel()
         return self._task
 
     async def _story(self, introduction: Coroutine[Any, Any, None]) -> str:
@@ -146,26 +153,34 @@ class Session:
         return (await self._bridge.run()).value
 
     async def _untilAccepted(self, introduction: Coroutine[Any, Any, None]) -> ProxyClient:
-        """Lead the client to a login that its backend accepts; nothing keeps the password after."""
+        """Lead the client to a login that its backend accepts."""
         clock, patience, server = self._resources.clock, self._place.patience, self._server
-        login = await within(clock, patience, self._firstLogin(introduction))
-        while True:
-            backend, target, result = await self._attempt(login)
-            if result.accepted:
-                server.accept(login, result)
-                return backend
-            self._leaveBackend()
-            self._refused(result)
-            server.reject(login, result, hide=target.hideAuthErrors)
-            login = await within(clock, patience, server.nextLogin())
+        backend = await self._round(within(clock, patience, self._firstLogin(introduction)))
+        while backend is None:
+            backend = await self._round(within(clock, patience, server.nextLogin()))
+        return backend
+
+    async def _round(self, reading: Deferred[Login]) -> ProxyClient | None:
+        """Bring one login to its end; with this call everything goes that holds the password."""
+        login = await reading
+        backend, target, result = await self._attempt(login)
+        self._count(_RESULTS[result.verdict])
+        if result.accepted:
+            self._server.accept(login, result)
+            return backend
+        self._leaveBackend()
+        self._refused(result)
+        self._server.reject(login, result, hide=target.hideAuthErrors)
+        return None
 
     def _refused(self, result: AuthResult) -> None:
         """Note a refused login: the client is in the dialogue again, and nobody's yet."""
         self.log.info(
-            "session {session} {protocol} from {client}: login of {identifier} {verdict} by "
-            "{destination}",
+            "session {session} {protocol} {listener} from {client}: login of {identifier} "
+            "{verdict} by {destination}",
             session=self.id,
             protocol=self.protocol,
+            listener=self.listener,
             client=self.client,
             identifier=redact(self.identifier),
             verdict=result.verdict.value,
@@ -187,7 +202,12 @@ class Session:
             return backend, target, result
         except (BackendFailed, MappingError, InvalidIdentifier) as error:
             self._reason = str(error)
+            self._count(LoginResult.UNAVAILABLE)
             raise Dismissed(Refusal.UNAVAILABLE, login.command) from error
+
+    def _count(self, result: LoginResult) -> None:
+        """Count a login by what became of it."""
+        self._resources.metrics.loginEnded(self.protocol, self.destination, result)
 
     async def _route(self, login: Login) -> Target:
         """Find out whose session it is and where that account lives.
@@ -200,23 +220,27 @@ class Session:
         if identifier is not None:
             await resources.registry.held(identifier)
         route = await resources.router.route(identifier)
-        resources.registry.routed(self, identifier, route.destination)
         self.log.debug(
             "session {session}: {identifier} goes to {destination} ({ground})",
             session=self.id,
-            identifier=identifier,
+            identifier=ascii(identifier),
             destination=route.destination,
             ground=route.ground.value,
         )
-        target = resources.targets.get((route.destination, self.protocol))
+        return self._target(identifier, route.destination)
+
+    def _target(self, identifier: str | None, destination: str) -> Target:
+        """Put the session on file and find the endpoint that serves it."""
+        self._resources.registry.routed(self, identifier, destination)
+        target = self._resources.targets.get((destination, self.protocol))
         if target is None:
-            raise BackendFailed(Stage.UNSUPPORTED, f"{route.destination} has no {self.protocol}")
+            raise BackendFailed(Stage.UNSUPPORTED, f"{destination} has no {self.protocol}")
         return target
 
     async def _replay(self, target: Target, login: Login) -> tuple[ProxyClient, AuthResult]:
         """Dial the backend and log in there."""
-        resources, client = self._resources, self._server.origin.client.host
-        backend = self._backend = await resources.dialer.open(target, self._server.origin)
+        resources, client = self._resources, self._server.origin.client.neighbourhood
+        backend = await self._dial(target)
         self._relayed = False
         challenge = self._challenge(target, login.credentials)
         try:
@@ -229,12 +253,18 @@ class Session:
             backend.attempt.failed(Stage.LOGIN, client)
             raise BackendFailed(Stage.LOGIN, "no answer in time") from None
         except BackendFailed as failed:
-            backend.attempt.failed(failed.stage, client)
+            if len(login.credentials.response) <= MAX_USUAL_LOGIN:
+                backend.attempt.failed(failed.stage, client)
             raise
         backend.attempt.succeeded()
-        if backend.client.settings.context is not None:
-            backend.client.settings.context.remember(backend.client.transport)
         return backend.client, result
+
+    async def _dial(self, target: Target) -> Backend:
+        """Bring a backend to where the login is next, and note how long that took."""
+        resources, began = self._resources, self._resources.clock.seconds()
+        backend = self._backend = await resources.dialer.open(target, self._server.origin)
+        resources.metrics.backendReady(target.destination, resources.clock.seconds() - began)
+        return backend
 
     def _challenge(self, target: Target, credentials: Credentials) -> Challenge:
         """Choose who answers when the backend asks once more: only a token's refusal may."""
@@ -251,6 +281,9 @@ class Session:
     async def _relay(self, message: bytes) -> bytes | None:
         """Let the client answer a backend's challenge."""
         self._relayed = True
+        if self._backend is not None:
+            # It has answered; how long the client takes says nothing about its health.
+            self._backend.attempt.succeeded()
         return await self._server.relay(message)
 
     # Every end
@@ -308,6 +341,8 @@ class Session:
         self._leaveBackend()
         seconds = resources.clock.seconds() - self.since
         resources.metrics.sessionEnded(self.protocol, self.destination, outcome, seconds)
+        if self._bridge is not None:
+            resources.metrics.bridged(self.protocol, self.destination, self.received, self.sent)
         self.log.info(
             "session {session} {protocol} {listener} from {client}: {identifier} on {destination}, "
             "{outcome} ({reason}), {received} bytes in, {sent} out, {seconds:.1f} s",
@@ -325,11 +360,39 @@ class Session:
         )
 
 
+class Passage(Session):
+    """A session without a login: it goes where the configuration sends all of its protocol."""
+
+    async def _untilAccepted(self, introduction: Coroutine[Any, Any, None]) -> ProxyClient:
+        """Dial at once; the client hears the backend itself."""
+        resources = self._resources
+        await within(resources.clock, self._place.patience, introduction)
+        self._greeted = True
+        try:
+            target = self._target(None, resources.passThrough)
+            backend = await self._dial(target)
+        except BackendFailed as failed:
+            self._reason = str(failed)
+            raise Dismissed(Refusal.UNAVAILABLE) from failed
+        backend.attempt.succeeded()
+        client = backend.client
+        # A backend that must be told of the client first has greeted us; its words are passed on.
+        self._server.send(client.opening)
+        return client
+
+
 _OUTCOMES: Mapping[Refusal | None, Outcome] = {
     None: Outcome.CLIENT_GONE,
     Refusal.TIMEOUT: Outcome.TIMEOUT,
     Refusal.UNAVAILABLE: Outcome.UNAVAILABLE,
     Refusal.TOO_MANY: Outcome.REFUSED,
+}
+
+
+_RESULTS: Mapping[Verdict, LoginResult] = {
+    Verdict.ACCEPTED: LoginResult.ACCEPTED,
+    Verdict.REFUSED: LoginResult.REFUSED,
+    Verdict.TEMPORARY: LoginResult.UNAVAILABLE,
 }
 
 

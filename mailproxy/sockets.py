@@ -60,6 +60,8 @@ class Door(Service):
         host = port.getHost()
         if isinstance(host, IPv4Address | IPv6Address):
             self._bound.add(Address.parse(host.host, host.port))
+            if host.host == "::" and not _isV6Only(port):
+                self._bound.add(Address("0.0.0.0", host.port))
 
     def stopService(self) -> Deferred[None]:
         """Accept no more."""
@@ -87,7 +89,7 @@ def makeDoors(
                 sockets.append(_bind(place))
                 endpoint = _adopt(reactor, sockets[-1])
             else:
-                endpoint = serverFromString(reactor, place.text)
+                endpoint = _fromString(reactor, place.text)
         except OSError as error:
             problems.append(f"{key}: {_shown(place)}: {os.strerror(error.errno or 0).lower()}")
         except (ValueError, TypeError, LookupError, ImportError) as error:
@@ -105,6 +107,19 @@ def makeDoors(
 
 def _adopt(reactor: SocketReactor, bound: socket.socket) -> IStreamServerEndpoint:
     return AdoptedStreamServerEndpoint(reactor, bound.fileno(), bound.family)
+
+
+def _fromString(reactor: SocketReactor, text: str) -> IStreamServerEndpoint:
+    """Read an endpoint string; what systemd has not passed cannot be had."""
+    try:
+        endpoint: IStreamServerEndpoint = serverFromString(reactor, text)
+    except LookupError:
+        if text.startswith("systemd:"):
+            raise ValueError(
+                "systemd has passed no such socket; compare the .socket unit"
+            ) from None
+        raise
+    return endpoint
 
 
 def _shown(bind: Bind) -> str:
@@ -128,3 +143,24 @@ def _bind(address: SocketAddress) -> socket.socket:
         bound.close()
         raise
     return bound
+
+
+def _isV6Only(port: IListeningPort) -> bool:
+    """Whether an IPv6 socket that was not bound here (`tcp6:`, `systemd:`) takes IPv4 too."""
+    bound = getattr(port, "socket", None)
+    if not isinstance(bound, socket.socket):
+        return True
+    return bool(bound.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY))
+
+
+def isLocal(address: Address) -> bool:
+    """Whether an address is this machine's own: then it is where we would call it from."""
+    if address.ip.is_loopback:
+        return True
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect((address.host, 9))  # a datagram socket sends nothing by that
+        except OSError:
+            return False
+        return Address.parse(probe.getsockname()[0], 0).host == address.host

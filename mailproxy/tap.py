@@ -10,41 +10,57 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import FrameType
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
+import attrs
 from twisted.application.service import IService, MultiService
 from twisted.internet import reactor as globalReactor
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from twisted.internet.interfaces import (
     IProtocolFactory,
     IReactorFromThreads,
     IStreamClientEndpoint,
 )
-from twisted.internet.threads import deferToThread
+from twisted.internet.threads import deferToThreadPool
+from twisted.logger import ILogObserver
 from twisted.python import usage
+from twisted.python.components import Componentized
+from twisted.python.failure import Failure
+from twisted.python.threadpool import ThreadPool
 
 from mailproxy.config import Config, load, warnings
 from mailproxy.config.bind import Bind
 from mailproxy.config.load import checkMapping
-from mailproxy.config.model import LogLevel as ConfiguredLevel
 from mailproxy.config.model import SourceKind
 from mailproxy.config.storeurl import parseRedis
-from mailproxy.config.table import Table
 from mailproxy.control import LocalControl
 from mailproxy.demo import prepareTemporary
 from mailproxy.dial import DialReactor
 from mailproxy.errors import ConfigError
-from mailproxy.logs import Logger, LogLevel
+from mailproxy.logformat import jsonObserver
+from mailproxy.logs import Logger, setLevel
 from mailproxy.management import Guard, ManagementAPI, makeFactory
 from mailproxy.mapping.drivers import makeDriver
-from mailproxy.mapping.file import FileSource
+from mailproxy.mapping.file import Check, FileSource, InThread
 from mailproxy.mapping.interfaces import IMappingSource
 from mailproxy.mapping.plugins import makePluginSource
 from mailproxy.mapping.redis import RedisSettings, RedisSource
 from mailproxy.mapping.sql import SQLSource, Statements
+from mailproxy.notify import VARIABLE as NOTIFY_VARIABLE
+from mailproxy.notify import Notifier
 from mailproxy.protocols.imap import IMAPClientFactory, IMAPServerFactory
+from mailproxy.protocols.managesieve import ManageSieveClientFactory, ManageSieveServerFactory
+from mailproxy.protocols.passthrough import (
+    LMTPClientFactory,
+    PassThroughServerFactory,
+    SMTPClientFactory,
+)
+from mailproxy.protocols.pop3 import POP3ClientFactory, POP3ServerFactory
+from mailproxy.protocols.submission import SubmissionClientFactory, SubmissionServerFactory
 from mailproxy.proxy import Conversations, Proxy
+from mailproxy.reload import Reloader
+from mailproxy.session import Passage
 from mailproxy.sockets import Door, SocketReactor, makeDoors
 from mailproxy.tls import BackendOptions, BackendTLS
 from mailproxy.tls.failures import describe
@@ -56,6 +72,11 @@ CONFIG_VARIABLE = "PROXY_CONFIG"
 
 PROTOCOLS: Mapping[str, Conversations] = {
     "imap": Conversations(IMAPServerFactory, IMAPClientFactory),
+    "pop3": Conversations(POP3ServerFactory, POP3ClientFactory),
+    "submission": Conversations(SubmissionServerFactory, SubmissionClientFactory),
+    "managesieve": Conversations(ManageSieveServerFactory, ManageSieveClientFactory),
+    "smtp": Conversations(PassThroughServerFactory, SMTPClientFactory, Passage),
+    "lmtp": Conversations(PassThroughServerFactory, LMTPClientFactory, Passage),
 }
 
 
@@ -63,45 +84,42 @@ class ProxyReactor(DialReactor, SocketReactor, IReactorFromThreads):
     """What the whole proxy needs of a reactor."""
 
 
-def _fileSource(config: Config, reactor: ProxyReactor) -> IMappingSource:
+def _fileSource(config: Config, maker: "SourceMaker") -> IMappingSource:
     store = config.mapping.file
     assert store is not None, "loading has seen to it"
-
-    def check(table: Table) -> list[str]:
-        return checkMapping(config, table, str(store.path))
-
-    source = FileSource(store.path, _inThread, check)
+    source = FileSource(store.path, maker.inThread, _checkOf(config))
     source.load()
     return source
 
 
-def _inThread(function: Callable[[], T]) -> Deferred[T]:
-    return deferToThread(function)
+def _checkOf(config: Config) -> Check:
+    store = config.mapping.file
+    return lambda table: checkMapping(config, table, str(store.path if store else ""))
 
 
-def _redisSource(config: Config, reactor: ProxyReactor) -> IMappingSource:
+def _redisSource(config: Config, maker: "SourceMaker") -> IMappingSource:
     store = config.mapping.redis
     assert store is not None, "loading has seen to it"
     place = parseRedis(store.url.get_secret_value())
-    endpoint: IStreamClientEndpoint = HostnameEndpoint(reactor, place.host, place.port)
+    endpoint: IStreamClientEndpoint = HostnameEndpoint(maker.reactor, place.host, place.port)
     if place.tls:
         options = BackendOptions(serverName=place.host, protocols=config.tls.protocols)
         endpoint = wrapClientTLS(BackendTLS(options), endpoint)
     settings = RedisSettings(place, store.key_prefix, store.pool_size, _patience(config))
-    return RedisSource(endpoint, reactor, settings, describe)
+    return RedisSource(endpoint, maker.reactor, settings, describe)
 
 
-def _sqlSource(config: Config, reactor: ProxyReactor) -> IMappingSource:
+def _sqlSource(config: Config, maker: "SourceMaker") -> IMappingSource:
     store = config.mapping.sql
     assert store is not None, "loading has seen to it"
     driver = makeDriver(store.url.get_secret_value(), _patience(config))
     statements = Statements(store.query, store.upsert_query, store.delete_query)
-    return SQLSource(driver, statements, reactor, store.pool_size, _patience(config))
+    return SQLSource(driver, statements, maker.reactor, store.pool_size, _patience(config))
 
 
-def _pluginSource(config: Config, reactor: ProxyReactor) -> IMappingSource:
+def _pluginSource(config: Config, maker: "SourceMaker") -> IMappingSource:
     mapping = config.mapping
-    return makePluginSource(mapping.pluginName, mapping.plugin or {}, reactor)
+    return makePluginSource(mapping.pluginName, mapping.plugin or {}, maker.reactor)
 
 
 def _patience(config: Config) -> float:
@@ -109,19 +127,43 @@ def _patience(config: Config) -> float:
     return config.mapping.lookup_timeout
 
 
-SOURCES: Mapping[SourceKind, Callable[[Config, ProxyReactor], IMappingSource]] = {
+def _makeThread(reactor: ProxyReactor) -> InThread:
+    """Make a thread for files alone: the reactor's own may all wait for name servers."""
+    pool = ThreadPool(minthreads=0, maxthreads=1, name="files")
+
+    def inThread(function: Callable[[], T]) -> Deferred[T]:
+        if not pool.started:
+            pool.start()
+            reactor.addSystemEventTrigger("after", "shutdown", pool.stop)
+        return deferToThreadPool(reactor, pool, function)
+
+    return inThread
+
+
+SOURCES: Mapping[SourceKind, Callable[[Config, "SourceMaker"], IMappingSource]] = {
     SourceKind.FILE: _fileSource,
     SourceKind.REDIS: _redisSource,
     SourceKind.SQL: _sqlSource,
     SourceKind.PLUGIN: _pluginSource,
 }
 
-_LEVELS = {
-    ConfiguredLevel.DEBUG: LogLevel.debug,
-    ConfiguredLevel.INFO: LogLevel.info,
-    ConfiguredLevel.WARN: LogLevel.warn,
-    ConfiguredLevel.ERROR: LogLevel.error,
-}
+
+@attrs.frozen
+class SourceMaker:
+    """Makes mapping sources by the table above."""
+
+    reactor: ProxyReactor
+    inThread: InThread
+
+    def make(self, config: Config) -> IMappingSource:
+        """Make the source that a configuration asks for."""
+        return SOURCES[config.mapping.kind](config, self)
+
+    def revise(self, source: IMappingSource, config: Config) -> Deferred[bool]:
+        """Let a source that holds a copy read it again, by the rules of the new configuration."""
+        if isinstance(source, FileSource):
+            return source.revise(_checkOf(config))
+        return succeed(False)
 
 
 class Options(usage.Options):
@@ -129,7 +171,10 @@ class Options(usage.Options):
 
     synopsis = "[--config FILE | --demo]"
     longdesc = "Let mail clients log in at one place and serve each account where it lives."
-    optParameters = [["config", "c", None, f"the configuration file (default: ${CONFIG_VARIABLE})"]]
+    optParameters = [
+        ["config", "c", None, f"the configuration file (default: ${CONFIG_VARIABLE})"],
+        ["log-format", None, "text", "how log lines are written: text or json"],
+    ]
     optFlags = [["demo", None, "start two small mail servers, a proxy, and say what to try"]]
 
     def postOptions(self) -> None:
@@ -138,22 +183,56 @@ class Options(usage.Options):
             self["config"] = self["config"] or os.environ.get(CONFIG_VARIABLE)
         if bool(self["config"]) == bool(self["demo"]):
             raise usage.UsageError(f"write --config FILE (or set {CONFIG_VARIABLE}), or --demo")
+        if self["log-format"] not in ("text", "json"):
+            raise usage.UsageError("--log-format is text or json")
+        if self["log-format"] == "json" and self.flags.get("logger"):
+            raise usage.UsageError("--logger chooses the format already; leave --log-format out")
+
+    @property
+    def flags(self) -> Mapping[str, object]:
+        """Twistd's own options, in front of `mailproxy`; none where something else runs us."""
+        return self.parent or {}
 
 
 def makeService(options: Options) -> IService:
     """Build everything; a configuration that cannot be run ends the process in plain words."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # no password ever reaches a core file
+    _setLimits()
     reactor = cast(ProxyReactor, globalReactor)
     try:
-        return _makeDemo(reactor) if options["demo"] else _makeProxy(reactor, options["config"])
+        whole = _makeDemo(reactor) if options["demo"] else _makeProxy(reactor, options["config"])
     except ConfigError as error:
         raise SystemExit("\n".join(error.problems)) from None
+    if options["log-format"] == "json":
+        whole.observer = jsonObserver(options.flags, reactor.callFromThread)
+    return whole
 
 
-def _makeDemo(reactor: ProxyReactor) -> MultiService:
+class Whole(MultiService):
+    """All our services.
+
+    :ivar observer: what writes the log; None: what twistd's flags ask for, in text.
+    """
+
+    observer: ILogObserver | None = None
+
+    def setServiceParent(self, parent: Any) -> None:
+        """Join the application, which asks for its observer before anything is started."""
+        if self.observer is not None and isinstance(parent, Componentized):
+            parent.setComponent(ILogObserver, self.observer)
+        super().setServiceParent(parent)
+
+
+def _setLimits() -> None:
+    """Let no password reach a core file, and take all the descriptors that we may have."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def _makeDemo(reactor: ProxyReactor) -> Whole:
     """Put a proxy in front of the demonstration's servers; what to try is said when all run."""
     setup = prepareTemporary(reactor)
-    whole = MultiService()
+    whole = Whole()
     setup.service.setServiceParent(whole)
     _makeProxy(reactor, str(setup.configPath)).setServiceParent(whole)
     # Twisted has turned sys.stdout into a log by then; these lines are for pasting.
@@ -161,18 +240,27 @@ def _makeDemo(reactor: ProxyReactor) -> MultiService:
     return whole
 
 
-def _makeProxy(reactor: ProxyReactor, path: str) -> MultiService:
+def _makeProxy(reactor: ProxyReactor, path: str) -> Whole:
     """Build the proxy that a configuration file describes; its sockets are bound already."""
-    config = load(Path(path), os.environ)
-    _refuseUnknown(config)
-    Logger.level = _LEVELS[config.server.log_level]
-    proxy = Proxy(reactor, PROTOCOLS, config, SOURCES[config.mapping.kind](config, reactor))
-    whole = MultiService()
-    proxy.setServiceParent(whole)
-    for door in _makeDoors(reactor, config, proxy):
-        door.setServiceParent(whole)
+
+    def read() -> Config:
+        config = load(Path(path), os.environ)
+        _refuseUnknown(config)
+        return config
+
+    config = read()
+    setLevel(config.server.log_level)
+    inThread = _makeThread(reactor)
+    sources = SourceMaker(reactor, inThread)
+    proxy = Proxy(reactor, PROTOCOLS, config, sources.make(config))
+    reloader = Reloader(proxy, read, sources, inThread)
+    whole = Whole()
+    for service in (proxy, reloader, *_makeDoors(reactor, config, proxy, reloader)):
+        service.setServiceParent(whole)
+    if manager := os.environ.get(NOTIFY_VARIABLE):
+        Notifier(reactor, manager).setServiceParent(whole)
     reactor.callWhenRunning(_welcome, config)
-    reactor.callWhenRunning(_stopOnSignals, reactor)
+    reactor.callWhenRunning(_obeySignals, reactor, reloader)
     return whole
 
 
@@ -189,7 +277,9 @@ def _refuseUnknown(config: Config) -> None:
         raise ConfigError(problems)
 
 
-def _makeDoors(reactor: ProxyReactor, config: Config, proxy: Proxy) -> list[Door]:
+def _makeDoors(
+    reactor: ProxyReactor, config: Config, proxy: Proxy, reloader: Reloader
+) -> list[Door]:
     """Bind every listener's sockets and management's, and set what answers behind them."""
     doors = makeDoors(reactor, _places(config), proxy.bound)
     factories: dict[str, IProtocolFactory] = {
@@ -197,8 +287,8 @@ def _makeDoors(reactor: ProxyReactor, config: Config, proxy: Proxy) -> list[Door
     }
     if config.admin is not None:
         guard = Guard.fromConfig(config.admin, proxy.clock)
-        resource = ManagementAPI(LocalControl(proxy), guard).resource()
-        factories["admin.bind"] = makeFactory(resource, proxy.runtime.certificates, reactor)
+        resource = ManagementAPI(LocalControl(proxy, reloader.reload), guard).resource()
+        factories["admin.bind"] = makeFactory(resource, proxy, reactor)
     for door in doors:
         door.factory = factories[door.key]
     return doors
@@ -212,19 +302,49 @@ def _places(config: Config) -> Iterator[tuple[str, Bind]]:
         yield "admin.bind", config.admin.address
 
 
-def _stopOnSignals(reactor: ProxyReactor) -> None:
-    """End in good order, with exit status 0, on SIGTERM or SIGINT; at once on the second one."""
+def _obeySignals(reactor: ProxyReactor, reloader: Reloader) -> None:
+    """Reload on SIGHUP; end in good order, with status 0, on SIGTERM or SIGINT.
 
-    def stop(number: int, _: FrameType | None) -> None:
+    The second SIGTERM or SIGINT ends the process at once.
+    """
+
+    def stop(name: str) -> None:
+        log.info("{signal}: shutting down", signal=name)
+        reactor.stop()
+
+    def end(number: int, _: FrameType | None) -> None:
         signal.signal(number, signal.SIG_DFL)
-        log.info("{signal}: shutting down", signal=signal.Signals(number).name)
-        reactor.callFromThread(reactor.stop)
+        reactor.callFromThread(stop, signal.Signals(number).name)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, stop)
+    def reload(number: int, _: FrameType | None) -> None:
+        reactor.callFromThread(lambda: reloader.reload().addErrback(_notReloaded))
+
+    signal.signal(signal.SIGTERM, end)
+    signal.signal(signal.SIGINT, end)
+    signal.signal(signal.SIGHUP, reload)
+
+
+def _notReloaded(failure: Failure) -> None:
+    """Say why nothing has changed: a mistake in the file, or one of ours."""
+    if not isinstance(failure.value, ConfigError):
+        log.failure("the reload failed", failure)
+        return
+    for problem in failure.value.problems:
+        log.warn("not reloaded: {problem}", problem=problem)
 
 
 def _welcome(config: Config) -> None:
     """Say what somebody should look at."""
-    for text in warnings(config):
+    for text in [*warnings(config), *_descriptorWarnings(config)]:
         log.warn("{text}", text=text)
+
+
+def _descriptorWarnings(config: Config) -> Iterator[str]:
+    """Tell when the process may not open what its listeners would let in: two legs a session."""
+    allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    for name, listener in config.listener.items():
+        if 2 * listener.max_connections > allowed:
+            yield (
+                f"listener.{name}.max_connections: {listener.max_connections} sessions need two "
+                f"descriptors each, and this process may have {allowed}; raise its limit"
+            )

@@ -201,3 +201,36 @@ class Backend(Peer):
         if answer.rpartition(tag + b" OK")[1] and verb in (b"AUTHENTICATE", b"LOGIN"):
             self.bridged = b""
         self.say(answer)
+
+
+class Scripted(Peer):
+    """A backend of any protocol: greets, and answers each line by the first prefix that fits.
+
+    :ivar said: the lines that came, without their ends.
+    """
+
+    def __init__(self, greeting: bytes, *answers: tuple[bytes, bytes]) -> None:
+        super().__init__()
+        self.greeting, self.answers = greeting, answers
+        self.said: list[bytes] = []
+        self._pending = b""
+
+    def connectionMade(self) -> None:
+        """Greet."""
+        self.say(self.greeting)
+
+    def dataReceived(self, data: bytes) -> None:
+        """Answer each whole line."""
+        super().dataReceived(data)
+        *lines, self._pending = (self._pending + data).split(b"\r\n")
+        for line in lines:
+            self.said.append(line)
+            for prefix, answer in self.answers:
+                if line.startswith(prefix):
+                    self.say(answer)
+                    break
+
+    def readConnectionLost(self) -> None:
+        """Hang up when the other side does, as servers do."""
+        super().readConnectionLost()
+        self.hangUp()

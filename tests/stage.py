@@ -2,7 +2,7 @@
 
 from base64 import b64encode
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import attrs
 from twisted.internet.address import IPv4Address
@@ -24,13 +24,13 @@ from mailproxy.mapping.interfaces import IMappingSource
 from mailproxy.metrics import Metrics
 from mailproxy.origin import Address
 from mailproxy.protocols.client import ClientSettings
-from mailproxy.protocols.imap import IMAPClientFactory, IMAPServerFactory
 from mailproxy.protocols.server import Promises, ServerSettings
 from mailproxy.registry import Registry
 from mailproxy.routing import Router
 from mailproxy.sasl import Mechanism
 from mailproxy.session import Resources
 from mailproxy.stream import Creator
+from mailproxy.tap import PROTOCOLS
 from tests.dialling import Backend, Dialling
 from tests.support import MemoryConnection, Peer, Segments, addresses
 
@@ -46,7 +46,7 @@ SECRETS = (
     b64encode(PASSWORD),
 )
 OLD_HOST, NEW_HOST = "203.0.113.1", "203.0.113.2"
-PROMISES = Promises(tuple(Mechanism), True, (b"IMAP4rev1", b"SASL-IR"), b"ready")
+PROMISES = Promises(tuple(Mechanism), True, (b"IMAP4rev1", b"SASL-IR", b"ID"), b"ready")
 
 
 @implementer(IMappingSource)
@@ -87,6 +87,7 @@ class Client(Peer):
 class Scene:
     """What a test may want otherwise.
 
+    :ivar protocol: what is spoken.
     :ivar listener: keys of `[listener.NAME]` beside protocol and bind.
     :ivar target: fields of the targets' `Target`.
     :ivar implicit: makes TLS at once.
@@ -94,6 +95,7 @@ class Scene:
     """
 
     segments: Segments = Segments.WHOLE
+    protocol: str = "imap"
     listener: dict[str, Any] = attrs.field(factory=dict)
     target: dict[str, Any] = attrs.field(factory=dict)
     implicit: Creator | None = None
@@ -104,21 +106,27 @@ class Scene:
 
 
 class Stage:
-    """A proxy without its sockets: one listener, the destinations `old` (the default) and `new`."""
+    """A proxy without its sockets: one listener, the destinations `old` (the default) and `new`.
 
-    def __init__(self, scene: Scene) -> None:
-        self.network = Dialling(scene.segments)
+    :cvar opened: the stages of this test.
+    """
+
+    opened: ClassVar[list["Stage"]] = []
+
+    def __init__(self, scene: Scene, network: Dialling | None = None) -> None:
+        self.opened.append(self)
+        self.network = network or Dialling(scene.segments)
         self.source, self.metrics = MemorySource(), Metrics()
         self.registry = Registry(self.network)
         self.health = Health(self.network, HealthSettings(3, 2, 30.0))
         self.cache = MappingCache(self.source, self.network, CacheSettings())
         self.config = ListenerConfig.model_validate(
-            {"protocol": "imap", "bind": "127.0.0.1:143", "tls": "plain", **scene.listener}
+            {"protocol": scene.protocol, "bind": "127.0.0.1:143", "tls": "plain", **scene.listener}
         )
-        self._scene = scene
+        self._scene, self._conversations = scene, PROTOCOLS[scene.protocol]
         self.terms = self._makeTerms()
         self.listener = Listener(
-            "door", self.config, IMAPServerFactory, lambda: self.terms, self.network
+            "door", self.config, self._conversations.server, lambda: self.terms, self.network
         )
 
     def _makeTerms(self) -> Terms:
@@ -129,7 +137,8 @@ class Stage:
             scene.upgrade,
             trust(self.config.proxy_trusted),
         )
-        return Terms(settings, self._makeResources(), scene.implicit, 7)
+        session = self._conversations.session
+        return Terms(settings, self._makeResources(), scene.implicit, 7, session)
 
     def _makeResources(self) -> Resources:
         reactor = cast(DialReactor, self.network)
@@ -140,13 +149,14 @@ class Stage:
             router=router,
             dialer=Dialer(reactor, self.health, lambda address: False, 10.0, self._scene.retries),
             targets={
-                (name, "imap"): self._makeTarget(name, host)
+                (name, self._scene.protocol): self._makeTarget(name, host)
                 for name, host in (("old", OLD_HOST), ("new", NEW_HOST))
             },
             registry=self.registry,
             metrics=self.metrics,
             authTimeout=30.0,
             bridgeIdle=1800.0,
+            passThrough="old",
         )
 
     def _makeTarget(self, name: str, host: str) -> Target:
@@ -156,7 +166,7 @@ class Stage:
             "host": host,
             "port": 143,
             "settings": settings,
-            "factory": IMAPClientFactory,
+            "factory": self._conversations.client,
             "header": False,
             "sources": {},
             "hideAuthErrors": False,
@@ -179,6 +189,24 @@ class Stage:
         peer.say(data)
         self.network.pump()
         return peer.take()
+
+    def connect(self) -> None:
+        """Take the last call at our own listener, as if it were its backend."""
+        server = self.listener.factory.buildProtocol(None)
+        assert server is not None
+        self.network.call.answer(server)
+        self.network.pump()
+
+    def circle(self) -> None:
+        """Take every call ourselves, until none comes; one that goes on for ever is cut short."""
+        for _ in range(20):
+            if any(call.open for call in self.network.dialled):
+                self.connect()
+
+    def take(self, backend: Peer) -> None:
+        """Take the last call, with a backend of any protocol."""
+        self.network.call.answer(backend)
+        self.network.pump()
 
     def answer(self, backend: Backend | None = None) -> Backend:
         """Take the last call."""
@@ -236,6 +264,16 @@ class Watched(SynchronousTestCase):
 class StageCase(Watched):
     """Tests on a stage, which must be empty again in the end."""
 
+    def setUp(self) -> None:
+        """See to it that no session outlives its test, to be heard of in another one."""
+        super().setUp()
+        self.addCleanup(self.clear)
+
+    def clear(self) -> None:
+        """End all sessions that the test has left."""
+        while Stage.opened:
+            endAll(Stage.opened.pop().registry)
+
     def begin(self, scene: Scene | None = None) -> Stage:
         """Set a stage."""
         self.stage = Stage(scene or Scene())
@@ -261,6 +299,12 @@ class StageCase(Watched):
     def ends(self) -> list[str]:
         """The lines that sessions have written at their end."""
         return [line for line in self.logged(LogLevel.info) if " bytes in, " in line]
+
+
+def endAll(registry: Registry) -> None:
+    """End every session now: one that is merely forgotten ends when its memory is collected."""
+    for session in registry.find():
+        session.kick()
 
 
 def _connected(stage: Stage) -> list[MemoryConnection]:

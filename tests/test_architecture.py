@@ -16,6 +16,7 @@ FLOORS = {
     "": -1,
     "errors": -1,
     "logs": -1,
+    "logformat": 1,
     "config": 0,
     "config.*": 0,
     "origin": 0,
@@ -32,6 +33,7 @@ FLOORS = {
     "tls.*": 1,
     "stream": 1,
     "sockets": 1,
+    "notify": 1,
     "routing": 2,
     "dial": 2,
     "bridge": 2,
@@ -44,20 +46,23 @@ FLOORS = {
     "listener": 4,
     "control": 4,
     "proxy": 4,
+    "reload": 4,
     "management": 5,
     "management.*": 5,
     "workers": 5,
     "tap": 6,
     "cli": 6,
+    "cli.*": 6,
     "demo": 6,
     "demo.*": 6,
 }
-"""Each module's floor. `errors`, `logs` and the package's own `__init__` (the version) lie below all."""
+"""Each module's floor. `errors`, `logs` and the package's own `__init__` lie below all."""
 
 SIDEWAYS = {
     ("identity", "sasl"),  # what a login says about who it is
     ("proxyheader", "origin"),  # what a header says about who the client is
     ("dial", "protocols.client"),  # what a dialled stream is
+    ("reload", "proxy"),  # what is reloaded
     ("proxy", "listener"),  # what a proxy owns
     ("control", "proxy"),  # LocalControl asks one Proxy
     ("tap", "demo"),  # twistd's --demo

@@ -1,142 +1,26 @@
-"""The operator's command: what it prints, where, and with which exit status."""
+"""The operator's command as a whole: how it ends, and that it never ends in a traceback."""
 
 import io
 import json
+import os
 import sys
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailproxy.cli import Terminal, runCommand
-from mailproxy.demo.files import PREFERRED_PORTS, writeFiles
-
-BROKEN = """\
-[listener.imaps]
-protocol = "imap"
-bind = ["127.0.0.1:10993"]
-tls = "implicitly"
-
-[routing]
-default_destination = "nowhere"
-"""
+from mailproxy import cli
+from mailproxy.cli import Terminal, runCommand, statusOf
+from mailproxy.errors import BadUsage, CallRefused, NotDone, Unreachable
 
 
-class CommandTestCase(SynchronousTestCase):
-    """Runs commands with written-down streams and variables."""
+class CommandTests(SynchronousTestCase):
+    """Command lines from their first word to their exit status."""
 
-    def setUp(self) -> None:
-        """Start with an empty directory and no variables."""
-        self.directory = Path(self.mktemp())
-        self.directory.mkdir()
-        self.environment: dict[str, str] = {}
-
-    def command(self, *words: str) -> tuple[int, str, str]:
+    def command(self, *words: str, **environment: str) -> tuple[int, str, str]:
         """Return the exit status, standard output and standard error of one command."""
-        terminal = Terminal(self.environment, io.StringIO(), io.StringIO())
-        status = runCommand(words, terminal)
-        assert isinstance(terminal.out, io.StringIO)
-        assert isinstance(terminal.err, io.StringIO)
-        return status, terminal.out.getvalue(), terminal.err.getvalue()
-
-    def broken(self) -> str:
-        """Return the path of a configuration with more than one mistake."""
-        path = self.directory / "broken.toml"
-        path.write_text(BROKEN)
-        return str(path)
-
-    def sound(self) -> str:
-        """Return the path of a configuration without mistakes."""
-        return str(writeFiles(self.directory, PREFERRED_PORTS))
-
-
-class CheckTests(CommandTestCase):
-    """`mailproxy check FILE`."""
-
-    def test_soundFileEndsWithZero(self) -> None:
-        """A file without mistakes is named on standard output, and the status is 0."""
-        path = self.sound()
-        self.assertEqual(self.command("check", path), (0, f"{path}: no problems found\n", ""))
-
-    def test_everyProblemHasItsLine(self) -> None:
-        """Each mistake is one line on standard error, and the status is 1."""
-        status, out, err = self.command("check", self.broken())
-        self.assertEqual((status, out), (1, ""))
-        keys = [line.partition(":")[0] for line in err.splitlines()]
-        self.assertIn("listener.imaps.tls", keys)
-        self.assertIn("routing.default_destination", keys)
-        self.assertEqual(len(keys), len(set(keys)))
-
-    def test_missingFileIsAProblem(self) -> None:
-        """A file that is not there is reported in a line that names it; nothing is raised."""
-        path = str(self.directory / "absent.toml")
-        status, _, err = self.command("check", path)
-        self.assertEqual(status, 1)
-        self.assertIn(path, err)
-        self.assertEqual(len(err.splitlines()), 1)
-
-    def test_fileFromTheEnvironment(self) -> None:
-        """PROXY_CONFIG names the file when the command line does not."""
-        self.environment["PROXY_CONFIG"] = self.broken()
-        self.assertEqual(self.command("check")[0], 1)
-        self.environment["PROXY_CONFIG"] = self.sound()
-        self.assertEqual(self.command("check")[0], 0)
-
-    def test_commandLineBeatsTheEnvironment(self) -> None:
-        """A FILE on the command line is checked whatever PROXY_CONFIG says."""
-        self.environment["PROXY_CONFIG"] = self.broken()
-        self.assertEqual(self.command("check", self.sound())[0], 0)
-
-    def test_noFileAtAllIsAProblem(self) -> None:
-        """Without FILE and PROXY_CONFIG the command says so and ends with 1."""
-        status, out, err = self.command("check")
-        self.assertEqual((status, out), (1, ""))
-        self.assertIn("PROXY_CONFIG", err)
-
-    def test_aWarningIsNoProblem(self) -> None:
-        """What only deserves a look is marked as a warning on standard error; the status is 0."""
-        path = Path(self.sound())
-        loose = path.read_text().replace("proxy_protocol = false", "tls_allow_invalid_certs = true")
-        path.write_text(loose)
-        status, out, err = self.command("check", str(path))
-        self.assertEqual((status, out), (0, f"{path}: no problems found\n"))
-        self.assertTrue(err.startswith("warning: destination."), err)
-        answer = json.loads(self.command("check", "--json", str(path))[1])
-        self.assertEqual([f"warning: {one}" for one in answer["warnings"]], err.splitlines())
-
-    def test_jsonCarriesTheProblems(self) -> None:
-        """With --json the answer is one JSON object on standard output, and the status the same."""
-        path = self.broken()
-        status, out, err = self.command("check", "--json", path)
-        answer = json.loads(out)
-        self.assertEqual((status, err), (1, ""))
-        self.assertEqual((answer["file"], answer["valid"]), (path, False))
-        self.assertEqual(answer["problems"], self.command("check", path)[2].splitlines())
-
-    def test_jsonOfASoundFile(self) -> None:
-        """With --json a sound file is valid and has no problems."""
-        path = self.sound()
-        status, out, _ = self.command("check", path, "--json")
-        self.assertEqual(status, 0)
-        self.assertEqual(
-            json.loads(out), {"file": path, "valid": True, "problems": [], "warnings": []}
-        )
-
-
-class SchemaTests(CommandTestCase):
-    """`mailproxy schema`."""
-
-    def test_schemaDescribesTheConfiguration(self) -> None:
-        """The schema is JSON, knows the tables, and is the same with and without --json."""
-        status, out, err = self.command("schema")
-        self.assertEqual((status, err), (0, ""))
-        self.assertLessEqual(
-            {"listener", "destination", "routing"}, set(json.loads(out)["properties"])
-        )
-        self.assertEqual(self.command("schema", "--json"), (0, out, ""))
-
-
-class UsageTests(CommandTestCase):
-    """Command lines that mean nothing."""
+        out, err = io.StringIO(), io.StringIO()
+        status = runCommand(words, Terminal(environment, out, err))
+        return status, out.getvalue(), err.getvalue()
 
     def test_unknownCommandIsWrongUsage(self) -> None:
         """An unknown command, or none, ends with status 2 and a line of usage."""
@@ -145,3 +29,47 @@ class UsageTests(CommandTestCase):
             self.patch(sys, "stderr", err)
             self.assertEqual(self.assertRaises(SystemExit, self.command, *words).code, 2)
             self.assertIn("usage: mailproxy", err.getvalue())
+
+    def test_aProxyThatIsNotNamedIsWrongUsage(self) -> None:
+        """One line on standard error; with `--json` one object on standard output."""
+        status, out, err = self.command("status")
+        self.assertEqual((status, out, len(err.splitlines())), (2, "", 1))
+        self.assertTrue(err.startswith("mailproxy: where is the proxy?"), err)
+        status, out, err = self.command("status", "--json")
+        self.assertEqual((status, err), (2, ""))
+        self.assertEqual(json.loads(out)["status"], 2)
+
+    def test_eachFailureHasItsStatus(self) -> None:
+        """For scripts: 1 the proxy said no, 2 wrong usage, 3 nobody there."""
+        for error, status in (
+            (NotDone(""), 1),
+            (CallRefused(500, ""), 1),
+            (BadUsage(""), 2),
+            (Unreachable(""), 3),
+        ):
+            self.assertEqual(statusOf(error), status)
+
+    def test_ourMistakesAreOneLine(self) -> None:
+        """Whoever runs it at night has no use for a traceback."""
+
+        def spoiled(*_: object) -> None:
+            raise ZeroDivisionError("oops")
+
+        self.patch(cli, "findProxy", spoiled)
+        status, out, err = self.command("status")
+        self.assertEqual((status, out), (1, ""))
+        self.assertEqual(err, "mailproxy: internal error: ZeroDivisionError: oops\n")
+
+    def test_aReaderWhoHasSeenEnoughIsNoProblem(self) -> None:
+        """`| head` closes the pipe: nothing is said about it, and nothing is written at exit."""
+        reading, writing = os.pipe()
+        os.close(reading)
+        with os.fdopen(writing, "w") as out:
+            self.patch(sys, "stdout", out)
+            self.patch(sys, "argv", ["mailproxy", "schema"])
+            self.assertEqual(cli.main(), 1)
+
+    def test_theConsoleScriptIsThis(self) -> None:
+        """`setup.cfg` names it."""
+        setup = Path(__file__).parent.parent / "setup.cfg"
+        self.assertIn("mailproxy = mailproxy.cli:main", setup.read_text())

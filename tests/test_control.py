@@ -98,7 +98,7 @@ class ControlCase(SynchronousTestCase):
         self.source, self.clock = source, MemoryReactorClock()
         config = Config.model_validate(table)
         self.proxy = Proxy(self.clock, {}, config, source)  # type: ignore[arg-type]
-        self.control = LocalControl(self.proxy)
+        self.control = LocalControl(self.proxy, lambda: succeed([]))
 
     def failure(self, question: Deferred[Any], kind: type[Exception]) -> str:
         """How a question has failed."""
@@ -208,6 +208,7 @@ class MappingTests(ControlCase):
         facts = self.successResultOf(self.control.mapping(identifier))
         told = (facts["destination"], facts["routed_to_default"])
         self.assertEqual(told, (destination, toDefault), identifier)
+        self.assertEqual(facts["endpoints"]["imap"]["host"], f"{destination}.example.org")
 
     def test_anAccountIsExplained(self) -> None:
         """Through the rules of a login: letter case, and a master user's name cut off."""
@@ -218,6 +219,9 @@ class MappingTests(ControlCase):
             "destination": "new",
             "routed_to_default": False,
             "cached": False,
+            "ground": "mapped",
+            "source": "file",
+            "endpoints": {"imap": {"host": "new.example.org", "port": 143, "tls": "plain"}},
         }
         self.assertEqual(facts, expected)
 
@@ -225,6 +229,18 @@ class MappingTests(ControlCase):
         """For an account that is not mapped, or to a destination that is not declared."""
         self.assertGoes("new@example.org", "old", toDefault=True)
         self.assertGoes("bob@example.org", "old", toDefault=True)
+
+    def test_theGroundIsTold(self) -> None:
+        """What the decision rests on: an account may be at the default for many reasons."""
+        for name, ground in {
+            "ann@example.org": "mapped",
+            "carol@example.org": "not mapped",
+            "bob@example.org": "mapped to an undeclared destination",
+        }.items():
+            self.assertEqual(self.successResultOf(self.control.mapping(name))["ground"], ground)
+        self.source.error = MappingError("down")
+        facts = self.successResultOf(self.control.mapping("ann@example.org"))
+        self.assertEqual(facts["ground"], "store failed")
 
     def test_askingDoesNotFillTheCache(self) -> None:
         """Only a login does, and then it is told."""

@@ -16,8 +16,8 @@ from mailproxy.protocols.client import ClientSettings
 from mailproxy.protocols.imap import IMAPClientFactory
 from tests.dialling import Backend as Far
 from tests.dialling import Dialling
+from tests.protocols.backend import PLAINTEXT, backendTLS
 from tests.protocols.talk import CLIENT, LOCAL, ORIGIN
-from tests.protocols.test_client import PLAINTEXT, backendTLS
 from tests.support import Peer
 
 HOST, OTHER, SIXTH = "203.0.113.1", "203.0.113.2", "2001:db8::1"
@@ -58,12 +58,20 @@ class DialCase(SynchronousTestCase):
         self.health = Health(self.network, HealthSettings(1, 2, 30.0))
         self.ours: set[Address] = set()
 
+    def dialer(self, retries: int = 1) -> Dialer:
+        """A dialer with ten seconds for all attempts."""
+        reactor = cast(DialReactor, self.network)
+        return Dialer(reactor, self.health, self.ours.__contains__, 10.0, retries)
+
     def open(
-        self, retries: int = 1, origin: Origin = ORIGIN, **changes: Any
+        self,
+        retries: int = 1,
+        origin: Origin = ORIGIN,
+        dialer: Dialer | None = None,
+        **changes: Any,
     ) -> "Deferred[Backend]":
         """Begin to open a backend."""
-        reactor = cast(DialReactor, self.network)
-        dialer = Dialer(reactor, self.health, self.ours.__contains__, 10.0, retries)
+        dialer = dialer or self.dialer(retries)
         target = attrs.evolve(TARGET, **changes)
         opened: Deferred[Backend] = Deferred.fromCoroutine(dialer.open(target, origin))
         self.network.pump()
@@ -142,6 +150,16 @@ class OpenTests(DialCase):
         self.assertEqual(self.called, [SIXTH, HOST, OTHER])
         self.assertEqual(self.failures(), (0, False))
 
+    def test_addressThatIsNoUseIsNotTriedFirstAgain(self) -> None:
+        """After a bad greeting the next attempt begins with the next address."""
+        self.network.nameResolver.names[NAME] = [HOST, OTHER]
+        opened = self.open(host=NAME)
+        self.answer(Far(greeting=b"* BYE busy\r\n"))
+        self.network.advance(0.2)
+        self.answer(Far())
+        self.successResultOf(opened)
+        self.assertEqual(self.called, [HOST, OTHER])
+
     def test_silentAddressDoesNotTakeAllTheTime(self) -> None:
         """The time is shared among the addresses."""
         self.network.nameResolver.names[NAME] = [HOST, OTHER]
@@ -178,6 +196,9 @@ class OpenTests(DialCase):
         )
 
 
+HOPS = ((proxyheader.HOPS, bytes([ORIGIN.ttl - 1])),)
+
+
 class HeaderTests(DialCase):
     """The PROXY header towards a backend."""
 
@@ -186,24 +207,24 @@ class HeaderTests(DialCase):
         self.open(header=True)
         backend = Far()
         self.answer(backend)
-        self.assertEqual(backend.received, proxyheader.build(CLIENT, LOCAL))
+        self.assertEqual(backend.received, proxyheader.build(CLIENT, LOCAL, HOPS))
 
     def test_comesBeforeTLS(self) -> None:
         """It is not inside TLS: the ClientHello follows it."""
         self.open(header=True, settings=TLS)
         backend = Peer()
         self.answer(backend)
-        header = proxyheader.build(CLIENT, LOCAL)
+        header = proxyheader.build(CLIENT, LOCAL, HOPS)
         self.assertEqual(backend.received[: len(header)], header)
         self.assertEqual(backend.received[len(header) :][:3], b"\x16\x03\x01")
 
     def test_familiesThatDiffer(self) -> None:
-        """Then no addresses are said, but the header comes all the same."""
+        """Then no addresses are said, but the header comes all the same, and the hops with it."""
         origin = attrs.evolve(ORIGIN, local=Address(SIXTH, 143))
         self.open(header=True, origin=origin)
         backend = Far()
         self.answer(backend)
-        self.assertEqual(proxyheader.parse(backend.received), (proxyheader.Header(), 16))
+        self.assertEqual(proxyheader.parse(backend.received), (proxyheader.Header(tlvs=HOPS), 20))
 
     def test_onlyWhereItIsAskedFor(self) -> None:
         """A backend that expects none gets none."""
@@ -293,13 +314,39 @@ class StageTests(DialCase):
         self.assertEqual(self.called, [])
 
     def test_connect(self) -> None:
-        """Refused, or an own address that cannot be used: the message names the address."""
-        for error in (ConnectionRefusedError(), ConnectBindError()):
-            self.setUp()
-            self.opened = self.open(retries=0)
-            self.network.call.refuse(error)
-            self.assertIn(HOST, str(self.opened.result))
-            self.fail_(Stage.CONNECT, host=True)
+        """The message names the address."""
+        self.opened = self.open(retries=0)
+        self.network.call.refuse(ConnectionRefusedError())
+        self.assertIn(HOST, str(self.opened.result))
+        self.fail_(Stage.CONNECT, host=True)
+
+    def test_whatWeLackIsNotTheDestinationsFault(self) -> None:
+        """No descriptor, no port, or an own address that cannot be used: nothing is counted."""
+        opened = self.open(retries=0)
+        self.network.call.refuse(ConnectBindError())
+        failed = self.failureResultOf(opened, BackendFailed).value
+        self.assertEqual(failed.stage, Stage.LOCAL)
+        self.assertIn(HOST, str(failed))
+        self.assertEqual(self.failures(), (0, False))
+
+    def test_sessionsShareALookUp(self) -> None:
+        """A name server that does not answer takes one thread a name; each session may leave."""
+        resolver = self.network.nameResolver
+        resolver.hold(NAME)
+        dialer = self.dialer()
+        first, second, third = (self.open(dialer=dialer, host=NAME) for _ in range(3))
+        self.assertEqual(resolver.asked, [NAME])
+        second.cancel()
+        self.failureResultOf(second, CancelledError)
+        receiver = resolver.held[NAME]
+        assert receiver is not None
+        resolver.finish(receiver, [HOST])
+        self.assertEqual(self.called, [HOST, HOST])
+        for opened in (first, third):
+            opened.cancel()
+            self.failureResultOf(opened, CancelledError)
+        self.open(dialer=dialer, host=NAME)
+        self.assertEqual(resolver.asked, [NAME, NAME])
 
     def test_noAnswerToTheCall(self) -> None:
         """A host that drops our packets."""

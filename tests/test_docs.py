@@ -1,5 +1,6 @@
 """What the documentation tells a reader to type is what works."""
 
+import json
 import re
 from pathlib import Path
 from textwrap import dedent
@@ -9,9 +10,13 @@ from twisted.trial.unittest import SynchronousTestCase
 from mailproxy.config import load
 from mailproxy.demo.files import CERTIFICATE, KEY, PREFERRED_PORTS, TOKEN, writeFiles
 from mailproxy.demo.guide import instructions
+from mailproxy.logformat import asJSON
 from mailproxy.mapping.sql import Statements
+from mailproxy.metrics import Outcome
 from tests.config.support import MINIMAL, ConfigTestCase, changed
 from tests.integration import statements
+from tests.stage import StageCase
+from tests.test_metrics import eventfulMetrics, samples
 
 PROJECT = Path(__file__).parent.parent
 README = PROJECT / "README.rst"
@@ -26,7 +31,7 @@ class DemonstrationTests(SynchronousTestCase):
         """Each curl line is one that the demonstration prints when its usual ports are free."""
         printed = instructions(Path("/tmp/mailproxy-demo"), PREFERRED_PORTS).splitlines()
         for page in (README, QUICK_START):
-            lines = re.findall(r"^    curl .*$", page.read_text(), re.MULTILINE)
+            lines = re.findall(r"^    curl --cacert .*$", page.read_text(), re.MULTILINE)
             self.assertGreaterEqual(len(lines), 2)
             for line in lines:
                 self.assertIn(line, printed)
@@ -61,6 +66,35 @@ class StorePagesTests(ConfigTestCase):
     def text(self, page: str) -> str:
         """A page's source."""
         return (PROJECT / "docs" / f"stores-{page}.rst").read_text("utf-8")
+
+
+class OperationsTests(StageCase):
+    """What the page on operations lists."""
+
+    page = (PROJECT / "docs" / "operations.rst").read_text()
+
+    def test_metrics(self) -> None:
+        """The table has each metric, the alerts use no other."""
+        counted = {
+            re.sub("_(bucket|count|sum|created)$", "", name)
+            for name, _ in samples(eventfulMetrics())
+        }
+        counted -= {name.removesuffix("_total") for name in counted if name.endswith("_total")}
+        listed = set(re.findall(r"^``(mailproxy_\w+)``", self.page, re.MULTILINE))
+        self.assertEqual(listed, counted)
+        self.assertEqual(set(re.findall(r"\bmailproxy_\w+", self.page)) - counted, set())
+
+    def test_fieldsOfASessionsEnd(self) -> None:
+        """Each field is listed, and each outcome."""
+        stage = self.begin()
+        stage.enter().hangUp()
+        stage.network.pump()
+        event = self.events[-1]
+        (table,) = re.findall(r"^=+  =+\n``session``.*?^=+  =+$", self.page, re.M | re.S)
+        said = set(re.findall(r"``(\w+)``", table))
+        fields = json.loads(asJSON(event) or "").keys() - {"time", "level", "system", "message"}
+        outcomes = {outcome.value for outcome in Outcome}
+        self.assertEqual(said, fields | outcomes)
 
 
 class ConfigurationTests(SynchronousTestCase):

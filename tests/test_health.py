@@ -89,9 +89,9 @@ class OpeningTests(HealthCase):
         self.assertEqual(self.health.report(["old"])[0].consecutiveFailures, 3)
 
     def test_ourOwnRefusalsAreNotCounted(self) -> None:
-        """An open circuit and a loop say nothing about the host."""
-        self.failTimes(10, Stage.LOOP)
-        self.failTimes(10, Stage.BREAKER)
+        """An open circuit, a loop and a mechanism it lacks say nothing about the host."""
+        for stage in (Stage.LOOP, Stage.BREAKER, Stage.LOCAL, Stage.UNSUPPORTED):
+            self.failTimes(10, stage)
         self.assertEqual(self.health.report(["old"])[0].consecutiveFailures, 0)
 
     def test_destinationsAreIndependent(self) -> None:

@@ -127,6 +127,20 @@ class RequiredTests(HeaderCase):
             stage, client = self.arrive("required", header)
             self.assertServedFor(stage, client, SOCKET)
 
+    def test_hopsOfAnotherOfUsCount(self) -> None:
+        """Our own field says how far a session may still go, even where no address is said."""
+        for source, address in ((CLIENT, CLIENT), (None, SOCKET)):
+            header = proxyheader.build(source, LOCAL, [(proxyheader.HOPS, b"\x03")])
+            stage, client = self.arrive("required", header)
+            self.assertEqual(theServer(stage).origin.ttl, 3)
+            self.assertServedFor(stage, client, address)
+
+    def test_hopsThatMakeNoSenseArePassedOver(self) -> None:
+        """Other fields, and one of another length, say nothing about hops."""
+        for field in ((proxyheader.HOPS, b""), (proxyheader.HOPS, b"\0\3"), (0xE0, b"\x03")):
+            stage, _ = self.arrive("required", proxyheader.build(CLIENT, LOCAL, [field]))
+            self.assertEqual(theServer(stage).origin.ttl, 7)
+
     def test_forgedHeaderOfAStrangerIsNotBelieved(self) -> None:
         """Who is not trusted is closed, with a header or without."""
         for said in (HEADER, b"a NOOP\r\n", b""):
@@ -227,11 +241,6 @@ class OptionalTests(HeaderCase):
 class ImplicitTests(HeaderCase):
     """PROXY headers in front of implicit TLS."""
 
-    def shake(self, client: Client, stage: Theatre) -> None:
-        """Begin TLS."""
-        client.startTLS(clientTLS())
-        stage.network.pump()
-
     def arriveForTLS(self, mode: str, said: bytes = b"") -> tuple[Theatre, Client]:
         """Let a client in that begins TLS right behind what it says."""
         stage, client = self.arrive(mode, b"", implicit=serverTLS(), listener={"tls": "implicit"})
@@ -253,6 +262,17 @@ class ImplicitTests(HeaderCase):
         for mode in ("optional", "off"):
             stage, client = self.arriveForTLS(mode)
             self.assertServedFor(stage, client, SOCKET)
+
+    def test_slowHeaderThenTLS(self) -> None:
+        """Where the client speaks first, a header may come as late as the handshake may."""
+        stage, client = self.arrive(
+            "optional", b"", implicit=serverTLS(), listener={"tls": "implicit"}
+        )
+        stage.network.advance(HEADER_PATIENCE * 5)
+        client.say(HEADER)
+        client.startTLS(clientTLS())
+        stage.network.pump()
+        self.assertServedFor(stage, client, CLIENT)
 
     def test_headerThatIsOff(self) -> None:
         """Where headers are off, one is no TLS."""

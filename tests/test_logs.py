@@ -2,10 +2,12 @@
 
 from typing import Any, cast
 
-from twisted.logger import ILogObserver, globalLogPublisher
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.logger import ILogObserver, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailproxy.logs import Logger, LogLevel
+from mailproxy.logs import Logger, LogLevel, escaped
 
 LEVELS = (LogLevel.debug, LogLevel.info, LogLevel.warn, LogLevel.error, LogLevel.critical)
 
@@ -16,8 +18,8 @@ class Speaker:
     log = Logger()
 
 
-class LoggerTests(SynchronousTestCase):
-    """One level holds for every logger of the process."""
+class LogCase(SynchronousTestCase):
+    """Tests of what is emitted."""
 
     def setUp(self) -> None:
         """Collect what is emitted."""
@@ -25,6 +27,10 @@ class LoggerTests(SynchronousTestCase):
         observer = cast(ILogObserver, self.events.append)
         globalLogPublisher.addObserver(observer)
         self.addCleanup(globalLogPublisher.removeObserver, observer)
+
+
+class LoggerTests(LogCase):
+    """One level holds for every logger of the process."""
 
     def speak(self) -> list[str]:
         """Log at each level; tell which came through."""
@@ -66,6 +72,29 @@ class LoggerTests(SynchronousTestCase):
         """Its fields are not even looked at."""
         Speaker().log.debug("{field}", field=Untouchable())
         self.assertEqual(self.events, [])
+
+
+class EscapeTests(LogCase):
+    """What comes off the wire is written in printable characters."""
+
+    def test_noValueReachesAnObserverRaw(self) -> None:
+        """Text, bytes and errors; what is no text stays what it is."""
+        Speaker().log.warn(
+            "{a} {b} {c} {d}", a="x\r\n2026 [fake#info]", b=b"\x00\n", c=ValueError("\x1b[2J"), d=7
+        )
+        (event,) = self.events
+        self.assertEqual(formatEvent(event), "x\\r\\n2026 [fake#info] b'\\x00\\n' \\x1b[2J 7")
+        self.assertEqual(event["d"], 7)
+
+    def test_printableTextStaysAsItIs(self) -> None:
+        """In any script; what turns the writing around or has no place in UTF-8 does not."""
+        self.assertEqual(escaped("Grüße, 世界 \\ '\""), "Grüße, 世界 \\ '\"")
+        self.assertEqual(escaped("a\u202eb\udcff\U000e0001"), "a\\u202eb\\udcff\\U000e0001")
+
+    @given(st.text())
+    def test_anyTextIsOneLine(self, text: str) -> None:
+        """Whatever it holds, it is printable afterwards."""
+        self.assertTrue(escaped(text).isprintable())
 
 
 class Untouchable:

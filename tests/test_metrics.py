@@ -15,6 +15,18 @@ def samples(metrics: Metrics) -> dict[tuple[str, frozenset[tuple[str, str]]], fl
     }
 
 
+def eventfulMetrics() -> Metrics:
+    """Metrics after everything has happened once."""
+    present = Snapshot({("imap", "old"): 1}, 1, 1, 1, {"old": True}, {"main": 1.9e9})
+    metrics = Metrics(lambda: present)
+    metrics.sessionEnded("imap", "old", Outcome.BRIDGED, 1.0)
+    metrics.loginEnded("imap", "old", LoginResult.ACCEPTED)
+    metrics.bridged("imap", "old", 1, 1)
+    metrics.storeAnswered(0.1)
+    metrics.backendReady("old", 0.1)
+    return metrics
+
+
 class MetricsTests(SynchronousTestCase):
     """What is counted and how it is worded."""
 
@@ -54,10 +66,8 @@ class MetricsTests(SynchronousTestCase):
 
     def test_bytesAreCountedByDirection(self) -> None:
         """Bridges of one protocol and destination add up; directions do not mix."""
-        self.metrics.bytesOf("imap", "old").received(10)
-        counters = self.metrics.bytesOf("imap", "old")
-        counters.received(5)
-        counters.sent(7)
+        self.metrics.bridged("imap", "old", 10, 0)
+        self.metrics.bridged("imap", "old", 5, 7)
         where = {"protocol": "imap", "destination": "old"}
         self.assertEqual(self.value("mailproxy_bytes_total", **where, direction="in"), 15)
         self.assertEqual(self.value("mailproxy_bytes_total", **where, direction="out"), 7)

@@ -1,11 +1,22 @@
 """Who the client is: what is believed, what is passed on, and what only a proxy may say."""
 
+import contextlib
+
 import attrs
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailproxy.origin import MAX_FIELDS, Address, Fields, Origin, sessionID
+from mailproxy.errors import ProtocolError
+from mailproxy.origin import (
+    MAX_FIELDS,
+    Address,
+    Fields,
+    Origin,
+    fromXtext,
+    sessionID,
+    toXtext,
+)
 
 CLIENT, LOCAL = Address("198.51.100.7", 40000), Address("192.0.2.1", 993)
 
@@ -97,6 +108,11 @@ class DescriptionTests(OriginCase):
         sizes = ((b"n" * 30, b"v" * 1024), (b"n" * 31, b"v"), (b"n", b"v" * 1025))
         self.assertEqual(self.origin.described(sizes).description, sizes[:1])
 
+    def test_talkativeClientCannotMakeABackendHangUp(self) -> None:
+        """What goes beyond the room for all fields together is left out."""
+        long = tuple((b"f%d" % number, b"v" * 998) for number in range(4))
+        self.assertEqual(self.origin.described(long).description, long[:2])
+
     def test_theLastDescriptionCounts(self) -> None:
         """A second ID replaces the first."""
         first = self.origin.described(((b"name", b"one"),))
@@ -167,7 +183,7 @@ class ForwardedTests(OriginCase):
         @given(fields.map(tuple))
         def check(fields: Fields) -> None:
             said = self.origin.forwarded(fields)
-            self.assertTrue(0 <= said.ttl <= 999)
+            self.assertTrue(0 <= said.ttl <= 255)
             self.assertTrue(0 < len(said.session) <= 64 and said.session.isprintable())
 
         check()
@@ -206,10 +222,119 @@ class IDTests(OriginCase):
             Address.parse, st.ip_addresses().map(str), st.integers(min_value=0, max_value=65535)
         )
 
-        @given(addresses, addresses, st.integers(min_value=2, max_value=999))
+        @given(addresses, addresses, st.integers(min_value=2, max_value=255))
         def check(client: Address, local: Address, ttl: int) -> None:
             origin = Origin(sessionID(), client, local, ttl)
             next_ = self.origin.forwarded(origin.imapID())
             self.assertEqual(next_, attrs.evolve(origin, ttl=ttl - 1))
 
         check()
+
+
+class XtextTests(SynchronousTestCase):
+    """xtext (RFC 1891, section 5)."""
+
+    def test_anyValueSurvives(self) -> None:
+        """And what is written can stand in a command of any protocol: no space, line or quote."""
+
+        @given(st.binary())
+        def check(value: bytes) -> None:
+            text = toXtext(value)
+            self.assertEqual(fromXtext(text), value)
+            self.assertRegex(text, rb"\A[!#$&',-<>-\[\]-z|~./0-9:;+]*\Z")
+            self.assertNotIn(b"{", text)
+
+        check()
+
+    def test_whatNeedsNoEscapeHasNone(self) -> None:
+        """Addresses and names stay readable."""
+        for value in (b"198.51.100.7", b"IPV6:2001:db8::1", b"there.example", b"[192.0.2.1]"):
+            self.assertEqual(toXtext(value), value)
+        self.assertEqual(toXtext(b"a+b=c d\r\n"), b"a+2Bb+3Dc+20d+0D+0A")
+
+    def test_nonsenseIsRefused(self) -> None:
+        """Whatever comes is text or a protocol error."""
+        for text in (b"+", b"a+1", b"+2b", b"+GG", b"++2B", b"x+ 1"):
+            self.assertRaises(ProtocolError, fromXtext, text)
+
+        @given(st.binary())
+        def check(text: bytes) -> None:
+            with contextlib.suppress(ProtocolError):
+                fromXtext(text)
+
+        check()
+
+
+class IntroductionTests(OriginCase):
+    """XCLIENT: what a trusted peer says, and what a backend is told."""
+
+    def test_itIsBelieved(self) -> None:
+        """Both addresses, the session's name, the hops and the name in HELO, in any case."""
+        words = (
+            b"addr=IPV6:2001:db8::7 PORT=50000 DESTADDR=203.0.113.1 DESTPORT=587 SESSION=a+2Bb "
+            b"TTL=4 helo=far.example PROTO=ESMTP LOGIN=root NAME=x CLIENT-TRANSPORT=TLS"
+        )
+        expected = Origin(
+            "a+b",
+            Address("2001:db8::7", 50000),
+            Address("203.0.113.1", 587),
+            ttl=4,
+            helo=b"far.example",
+        )
+        self.assertEqual(self.origin.introduced(words.split()), expected)
+
+    def test_unknownIsNoValue(self) -> None:
+        """As Postfix says it."""
+        words = b"ADDR=[UNAVAILABLE] HELO=[TEMPUNAVAIL] SESSION=[unavailable] TTL=[UNAVAILABLE]"
+        self.assertEqual(self.origin.introduced(words.split()), self.origin)
+
+    def test_nonsenseIsRefusedOrPassedOver(self) -> None:
+        """What is no word is an error; a value that makes no sense changes nothing."""
+        self.assertEqual(self.origin.introduced([b"TTL=999"]).ttl, 255)  # a byte holds it then
+        for word in (b"ADDR", b"", b"TTL=+1", b"X=+zz"):
+            self.assertRaises(ProtocolError, self.origin.introduced, [word])
+        for word in (b"ADDR=example.com", b"TTL=-1", b"TTL=1000", b"TTL=", b"SESSION=+0D", b"X=1"):
+            self.assertEqual(self.origin.introduced([word]), self.origin, word)
+
+    def test_anyWordsAreHarmless(self) -> None:
+        """Nothing that a peer may send does more than a protocol error."""
+        names = st.sampled_from(
+            [b"ADDR", b"PORT", b"DESTADDR", b"DESTPORT", b"SESSION", b"TTL", b"HELO", b"X"]
+        )
+        words = st.builds(lambda name, value: name + b"=" + toXtext(value), names, st.binary())
+
+        @given(st.lists(words))
+        def check(words: list[bytes]) -> None:
+            said = self.origin.introduced(words)
+            self.assertTrue(0 <= said.ttl <= 255)
+            self.assertRegex(said.session, r"\A[!-~]{1,64}\Z")
+            self.assertRegex(said.helo or b"x", rb"\A[!-~]{1,255}\Z")
+
+        check()
+
+    def test_theNextProxyKnowsWhatWeKnow(self) -> None:
+        """What we send and a proxy that trusts us reads is the same, one hop later."""
+        addresses = st.builds(
+            Address.parse, st.ip_addresses().map(str), st.integers(min_value=0, max_value=65535)
+        )
+        names = st.text('!#$+=(){}\\"az09[]:', min_size=1, max_size=64).filter(
+            lambda name: "[" not in name
+        )
+
+        @given(addresses, addresses, st.integers(min_value=1, max_value=255), names, st.booleans())
+        def check(client: Address, local: Address, ttl: int, name: str, smtp: bool) -> None:
+            origin = Origin(name, client, local, ttl, helo=name.encode() if smtp else None)
+            next_ = self.origin.introduced(origin.xclient(smtp=smtp))
+            self.assertEqual(next_, attrs.evolve(origin, ttl=ttl - 1))
+
+        check()
+
+    def test_onlyWhatIsTakenIsSaid(self) -> None:
+        """HELO and PROTO in SMTP alone, and where the client has given a name; never LOGIN."""
+        origin = attrs.evolve(self.origin, helo=b"there", client=Address("2001:db8::7", 1))
+        taken = frozenset({b"ADDR", b"HELO", b"PROTO", b"LOGIN", b"NAME"})
+        words = [b"ADDR=IPV6:2001:db8::7", b"HELO=there", b"PROTO=ESMTP"]
+        self.assertEqual(origin.xclient(taken, smtp=True), words)
+        self.assertEqual(origin.xclient(taken), [b"ADDR=2001:db8::7"])
+        self.assertEqual(self.origin.xclient(taken, smtp=True), [b"ADDR=198.51.100.7"])
+        self.assertEqual(self.origin.xclient(frozenset()), [])

@@ -7,17 +7,20 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent, globalLogPublisher
 
+from mailproxy import tap
 from mailproxy.config.model import Config
 from mailproxy.dial import DialReactor, Target
 from mailproxy.errors import MappingError, Stage
 from mailproxy.logs import Logger
 from mailproxy.origin import Address
 from mailproxy.protocols.imap import IMAPClientFactory, IMAPServerFactory
+from mailproxy.protocols.passthrough import SMTPClientFactory
 from mailproxy.proxy import FLUSH_PATIENCE, PROBE, REPORT_INTERVAL, Conversations, Proxy
 from mailproxy.sasl import Mechanism, fromPassword
+from mailproxy.session import Passage, Session
 from tests.config.support import ConfigTestCase
 from tests.dialling import Backend, Dialling
-from tests.stage import LOGIN, Client, MemorySource
+from tests.stage import LOGIN, Client, MemorySource, endAll
 from tests.support import clientTLS
 
 PROTOCOLS = {"imap": Conversations(IMAPServerFactory, IMAPClientFactory)}
@@ -103,8 +106,10 @@ class ProxyCase(ConfigTestCase):
         self.proxy = self.build(self.config)
 
     def build(self, config: Config) -> Proxy:
-        """Make a proxy."""
-        return Proxy(cast(DialReactor, self.network), PROTOCOLS, config, self.source)
+        """Make a proxy, whose sessions end with the test."""
+        proxy = Proxy(cast(DialReactor, self.network), PROTOCOLS, config, self.source)
+        self.addCleanup(endAll, proxy.registry)
+        return proxy
 
     def target(self, name: str) -> Target:
         """What is dialled for IMAP on a destination."""
@@ -246,6 +251,50 @@ class TermsTests(ProxyCase):
         self.assertEqual(client.take(), b"a OK in\r\n")
         self.assertEqual(self.ask(client, b"b NOOP\r\n"), b"")
         self.assertEqual(backend.bridged, b"b NOOP\r\n")
+
+
+class PassThroughTests(ConfigTestCase):
+    """A configuration with protocols that have no login."""
+
+    TEXT = """
+        [server]
+        hostname = "mail.example.com"
+        [listener.mx]
+        protocol = "smtp"
+        bind = "127.0.0.1:25"
+        tls = "plain"
+        [listener.post]
+        protocol = "submission"
+        bind = "127.0.0.1:587"
+        tls = "plain"
+        [destination.old]
+        host = "203.0.113.1"
+        allow_plaintext_auth = true
+        protocol.submission = { port = 587, tls = "plain" }
+        [destination.mail]
+        host = "203.0.113.2"
+        protocol.smtp = { port = 25, tls = "plain", forwarding = "xclient" }
+        [routing]
+        default_destination = "old"
+        smtp_passthrough_destination = "mail"
+        [mapping]
+        source = "file"
+        file.path = "accounts"
+    """
+
+    def test_eachProtocolHasItsSession(self) -> None:
+        """Pass-through goes to its own destination, by our name, and needs no TLS for it."""
+        source, reactor = MemorySource(), cast(DialReactor, Dialling())
+        proxy = Proxy(reactor, tap.PROTOCOLS, self.load(self.TEXT), source)
+        mx, post = (proxy.runtime.terms[name] for name in ("mx", "post"))
+        self.assertIs(mx.session, Passage)
+        self.assertIs(post.session, Session)
+        self.assertEqual(mx.resources.passThrough, "mail")
+        self.assertEqual(mx.settings.hostname, b"mail.example.com")
+        target = mx.resources.targets["mail", "smtp"]
+        self.assertEqual((target.header, target.settings.introduces), (False, True))
+        self.assertTrue(target.settings.cleartext)
+        self.assertIs(target.factory, SMTPClientFactory)
 
 
 class LoopTests(ProxyCase):

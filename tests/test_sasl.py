@@ -162,9 +162,14 @@ class TokenTests(SASLCase):
             self.assertEqual((found.token, found.user), (b"ya29.vF9dft4", b""))
             self.assertEqual(found.response, message)
 
+    def test_aGoogleMessageMayNameNobody(self) -> None:
+        """Then the token tells."""
+        found = decode(Mechanism.XOAUTH2, b"auth=Bearer t\1\1")
+        self.assertEqual((found.authorization, found.token), (b"", b"t"))
+
     def test_malformedGoogleMessagesAreRefused(self) -> None:
-        """No user field at the front, or a missing end."""
-        for message in (b"", b"\1\1", b"auth=Bearer t\1\1", b"User=u\1auth=Bearer t\1\1",
+        """Neither a user nor the token at the front, or a missing end."""
+        for message in (b"", b"\1\1", b"host=h\1auth=Bearer t\1\1", b"User=u\1auth=Bearer t\1\1",
                         b"user=u\1auth=Bearer t", b"user=u\1auth=Bearer t\1"):  # fmt: skip
             self.assertRefused(Mechanism.XOAUTH2, message, SASLError)
 

@@ -398,6 +398,8 @@ class UnavailableTests(StageCase):
         backend = stage.answer(Backend(login=b""))
         backend.hangUp()
         self.assertUnavailable(stage, client)
+        (health,) = stage.health.report(["old"])
+        self.assertEqual((health.consecutiveFailures, health.hostLevelFailure), (1, False))
 
     def test_backendThatDoesNotAnswerTheLogin(self) -> None:
         """`backend_auth_timeout` bounds its answer; a slow refusal before that still counts."""
@@ -418,6 +420,18 @@ class UnavailableTests(StageCase):
         stage.network.pump()
         stage.answer(Backend(b"* OK [CAPABILITY IMAP4rev1 LOGINDISABLED] hi\r\n"))
         self.assertUnavailable(stage, client)
+
+    def test_clientsMechanismDoesNotTakeABackendDown(self) -> None:
+        """Two clients that choose what a backend does not have cannot close it to everybody."""
+        stage = self.begin()
+        login = b"a AUTHENTICATE XOAUTH2 %b\r\n" % b64encode(b"user=ann\1auth=Bearer x\1\1")
+        for host in ("198.51.100.7", "198.51.100.8", "198.51.100.9"):
+            client = stage.enter(host)
+            stage.ask(client, login)
+            stage.answer()
+            self.assertIn(b"a NO [UNAVAILABLE]", client.take())
+        (health,) = stage.health.report(["old"])
+        self.assertEqual((health.consecutiveFailures, health.down), (0, False))
 
     def test_ourOwnBug(self) -> None:
         """What nobody expected is logged as our failure, and temporary to the client."""

@@ -10,7 +10,7 @@ from twisted.logger import LogLevel
 from mailproxy.errors import Stage
 from mailproxy.protocols.client import ClientSettings
 from tests.dialling import Backend
-from tests.protocols.test_client import backendTLS
+from tests.protocols.backend import backendTLS
 from tests.stage import BEARER, LOGIN, Client, Scene, StageCase
 from tests.stage import Stage as Theatre
 from tests.support import Peer, Segments, clientTLS, serverTLS

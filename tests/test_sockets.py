@@ -18,6 +18,7 @@ from mailproxy.config.bind import Bind, EndpointString, SocketAddress
 from mailproxy.errors import ConfigError
 from mailproxy.origin import Address
 from mailproxy.sockets import Door, makeDoors
+from tests.integration.network import freePort
 
 
 def openSockets() -> set[str]:
@@ -79,10 +80,10 @@ class BindTests(SocketCase):
     def test_bothFamiliesFitOnOnePort(self) -> None:
         """An IPv6 socket takes no IPv4: `0.0.0.0:P` and `[::]:P` bind, in either order."""
         for hosts in (("0.0.0.0", "::"), ("::", "0.0.0.0")):
-            (first,) = self.make(("a", SocketAddress(hosts[0], 0)))
-            port = self.port(first)
-            (second,) = self.make(("b", SocketAddress(hosts[1], port)))
-            self.assertEqual(self.port(second), port)
+            port = freePort()
+            places = [(host, SocketAddress(host, port)) for host in hosts]
+            first, second = self.make(*places)
+            self.assertEqual((self.port(first), self.port(second)), (port, port))
 
     def test_aConnectionWaitsBeforeTheServiceRuns(self) -> None:
         """Bound is listening already: a client that comes early is kept."""
@@ -214,6 +215,19 @@ class DoorTests(SynchronousTestCase):
         door.privilegedStartService()
         self.successResultOf(door.stopService())
         self.successResultOf(door.stopService())
+
+
+class SystemdTests(SocketCase):
+    """Sockets that systemd is to pass."""
+
+    def test_whatWasNotPassedIsSaid(self) -> None:
+        """By name or by index: with the key, and where to look."""
+        for text in ("systemd:domain=INET:name=imaps", "systemd:domain=INET:index=0"):
+            error = self.assertRaises(ConfigError, self.make, ("a", EndpointString(text)))
+            self.assertEqual(
+                str(error),
+                f"a: {text}: systemd has passed no such socket; compare the .socket unit",
+            )
 
 
 class RealDoorTests(TestCase):

@@ -4,13 +4,28 @@ import io
 import os
 import resource
 import signal
+import socket
 import sys
+import tempfile
 from collections.abc import Callable
 from typing import Any, cast
 
-from twisted.application.service import IServiceMaker, MultiService, Service
+from twisted.application.service import (
+    Application,
+    IServiceCollection,
+    IServiceMaker,
+    MultiService,
+    Service,
+)
+from twisted.internet.defer import maybeDeferred
 from twisted.internet.testing import MemoryReactorClock
-from twisted.logger import ILogObserver, LogLevel, formatEvent, globalLogPublisher
+from twisted.logger import (
+    FileLogObserver,
+    ILogObserver,
+    LogLevel,
+    formatEvent,
+    globalLogPublisher,
+)
 from twisted.plugin import IPlugin
 from twisted.python import usage
 from twisted.python.reflect import namedAny
@@ -25,7 +40,7 @@ from mailproxy.mapping.interfaces import IMappingSource
 from mailproxy.mapping.redis import RedisSource
 from mailproxy.mapping.sql import SQLSource
 from mailproxy.protocols.imap import IMAPServerFactory
-from mailproxy.tap import CONFIG_VARIABLE, SOURCES, Options, ProxyReactor, makeService
+from mailproxy.tap import CONFIG_VARIABLE, Options, ProxyReactor, SourceMaker, makeService
 from tests.config.support import MINIMAL, TOKEN, ConfigTestCase, changed
 
 ENDPOINT = changed(('"127.0.0.1:993"', '"tcp:10993:interface=127.0.0.1", "tcp:10994"'))
@@ -37,9 +52,9 @@ class ThreadlessReactor(MemoryReactorClock):
 
     stops = 0
 
-    def callFromThread(self, function: Callable[[], object]) -> None:
+    def callFromThread(self, function: Callable[..., object], *words: object) -> None:
         """Call it."""
-        function()
+        function(*words)
 
     def stop(self) -> None:
         """Count it."""
@@ -83,6 +98,22 @@ class OptionsTests(ConfigTestCase):
             error = self.assertRaises(usage.UsageError, self.parse, *words)
             self.assertIn("--config FILE", str(error))
 
+    def test_logFormat(self) -> None:
+        """Text, unless JSON is asked for; nothing else is one."""
+        self.assertEqual(self.parse("--demo")["log-format"], "text")
+        self.assertEqual(self.parse("--demo", "--log-format", "json")["log-format"], "json")
+        words = ("--demo", "--log-format=xml")
+        self.assertIn("json", str(self.assertRaises(usage.UsageError, self.parse, *words)))
+
+    def test_ownLoggerAndJSONExcludeEachOther(self) -> None:
+        """Twistd takes its `--logger` and would ask for no other: that is said."""
+        options = Options()
+        options.parent = {"logger": "some.place"}  # type: ignore[assignment]
+        options.parseOptions(["--demo"])
+        self.assertRaises(
+            usage.UsageError, options.parseOptions, ["--demo", "--log-format", "json"]
+        )
+
     def test_pluginNamesThisModule(self) -> None:
         """twistd finds us by one ServiceMaker, whose parts are here."""
         maker = namedAny("twisted.plugins.mailproxy_plugin.mailproxy")
@@ -106,10 +137,10 @@ class TapCase(ConfigTestCase):
         self.patch(Logger, "level", Logger.level)
         self.patch(os, "environ", {})
 
-    def build(self, text: str) -> MultiService:
+    def build(self, text: str, *words: str) -> MultiService:
         """Build the service that a configuration describes."""
         options = Options()
-        options.parseOptions(["--config", str(self.write("mailproxy.toml", text))])
+        options.parseOptions(["--config", str(self.write("mailproxy.toml", text)), *words])
         service = makeService(options)
         assert isinstance(service, MultiService)
         return service
@@ -169,7 +200,8 @@ class SourceTests(TapCase):
         """What a configuration leads to."""
         text = changed(('source = "file"\n', f'source = "{kind}"\n{tables}\n'))
         config = self.load(text)
-        return SOURCES[config.mapping.kind](config, cast(ProxyReactor, self.reactor))
+        maker = SourceMaker(cast(ProxyReactor, self.reactor), maybeDeferred)
+        return maker.make(config)
 
     def test_file(self) -> None:
         """It is read at once."""
@@ -247,7 +279,13 @@ class BuildTests(TapCase):
     def test_noPasswordReachesACoreFile(self) -> None:
         """Core files are off before anything else."""
         self.build(ENDPOINT)
-        self.assertEqual(self.limits, [(resource.RLIMIT_CORE, (0, 0))])
+        self.assertEqual(self.limits[0], (resource.RLIMIT_CORE, (0, 0)))
+
+    def test_descriptorsAreNotHeldBack(self) -> None:
+        """What the process may open, it does not forbid itself."""
+        self.build(ENDPOINT)
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self.assertEqual(self.limits[1], (resource.RLIMIT_NOFILE, (most, most)))
 
     def test_logLevel(self) -> None:
         """`server.log_level`, or `PROXY_LOG` in its stead."""
@@ -256,6 +294,37 @@ class BuildTests(TapCase):
         os.environ["PROXY_LOG"] = "debug"
         self.build(ENDPOINT)
         self.assertIs(Logger.level, LogLevel.debug)
+
+    def test_logsAsJSON(self) -> None:
+        """The application that we join is told so before it logs; in text it goes its own way."""
+        out = io.StringIO()
+        self.patch(sys, "stdout", out)
+        for words, kind in (((), type(None)), (("--log-format", "json"), FileLogObserver)):
+            application = Application("mailproxy")
+            self.build(ENDPOINT, *words).setServiceParent(application)
+            self.assertIsInstance(application.getComponent(ILogObserver, None), kind)
+            self.assertEqual(len(list(IServiceCollection(application))), 1)
+        self.build(ENDPOINT, "--log-format", "json").setServiceParent(MultiService())
+
+    def test_managerIsTold(self) -> None:
+        """With `NOTIFY_SOCKET`: that we are ready, when the reactor runs, and that we stop."""
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        path = f"{folder.name}/notify"
+        manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        self.addCleanup(manager.close)
+        manager.bind(path)
+        os.environ["NOTIFY_SOCKET"] = path
+        service = self.build(ENDPOINT)
+        service.privilegedStartService()
+        service.startService()
+        self.assertRaises(BlockingIOError, manager.recv, 100)
+        self.patch(signal, "signal", lambda *words: None)
+        for function, words, named in self.reactor.whenRunningHooks:
+            function(*words, **named)
+        self.assertEqual(manager.recv(100), b"READY=1")
+        self.successResultOf(service.stopService())
+        self.assertEqual(manager.recv(100), b"STOPPING=1")
 
     def test_warningsAreLoggedOnceWeRun(self) -> None:
         """What somebody should look at is said in the log, not before there is one."""
@@ -280,7 +349,8 @@ class BuildTests(TapCase):
         self.build(ENDPOINT)
         for function, words, named in self.reactor.whenRunningHooks:
             function(*words, **named)
-        self.assertEqual(set(handlers), {signal.SIGTERM, signal.SIGINT})
+        self.assertEqual(set(handlers), {signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
+        self.assertIs(handlers[signal.SIGHUP], signal.SIG_IGN)
         handlers[signal.SIGTERM](signal.SIGTERM, None)
         self.assertEqual(self.reactor.stops, 1)
         self.assertIs(handlers[signal.SIGTERM], signal.SIG_DFL)

@@ -1,7 +1,7 @@
 """Certificate and key files: whether they can be read, belong together, and are still valid."""
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
@@ -15,6 +15,9 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
     load_pem_private_key,
 )
+
+RENEWAL = timedelta(days=14)
+"""A certificate that ends within this time should have been renewed already."""
 
 
 def checkPair(prefix: str, files: dict[str, Path]) -> Iterator[str]:
@@ -39,7 +42,9 @@ def checkPair(prefix: str, files: dict[str, Path]) -> Iterator[str]:
 
 
 def checkDates(key: str, path: Path, now: datetime | None = None) -> Iterator[str]:
-    """A warning if the leaf is not valid at this time; a file that cannot be read is passed over.
+    """A warning if the leaf is not valid at this time, or not for long after.
+
+    A file that cannot be read is passed over.
 
     :param key: the path of the configuration key that names the file.
     """
@@ -50,6 +55,8 @@ def checkDates(key: str, path: Path, now: datetime | None = None) -> Iterator[st
         return
     if leaf.not_valid_after_utc < now:
         yield f"{key}: {path} expired at {leaf.not_valid_after_utc:%Y-%m-%d %H:%M} UTC; renew it"
+    elif leaf.not_valid_after_utc < now + RENEWAL:
+        yield f"{key}: {path} expires at {leaf.not_valid_after_utc:%Y-%m-%d %H:%M} UTC; renew it"
     if leaf.not_valid_before_utc > now:
         start = f"{leaf.not_valid_before_utc:%Y-%m-%d %H:%M} UTC"
         yield f"{key}: {path} is not valid before {start}; check the clock"

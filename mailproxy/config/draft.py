@@ -1,7 +1,7 @@
 """The sound parts of a configuration that may have mistakes elsewhere.
 
-So that mistakes between tables are found together with those inside them: a broken table is left
-out, its name is still known as declared.
+So that mistakes between tables are found together with those inside them: of a table with mistakes
+the sound keys are kept; one that lacks a required key is left out, its name known as declared.
 """
 
 from collections.abc import Mapping as Dictionary
@@ -23,6 +23,10 @@ from mailproxy.config.model import (
 
 _Model = TypeVar("_Model", bound=BaseModel)
 _Raw = Dictionary[str, Any]
+
+
+_ESSENTIAL = frozenset({"bearer_token", "bearer_token_file"})
+"""Keys without which a table says something else; one with a table inside it is another."""
 
 
 @attrs.frozen
@@ -87,7 +91,13 @@ def _sound(model: type[_Model], tables: _Raw, context: _Raw) -> dict[str, _Model
 
 
 def _try(model: type[_Model], value: object, context: _Raw) -> _Model | None:
+    """Validate a table; of one with mistakes, what is left without the keys that hold them."""
     try:
         return model.model_validate(value, context=dict(context))
-    except ValidationError:
-        return None
+    except ValidationError as error:
+        places = [each["loc"] for each in error.errors()]
+        broken = {place[0] for place in places if place}
+        deep = any(len(place) > 1 and isinstance(place[1], str) for place in places)
+        if not isinstance(value, dict) or deep or broken - value.keys() or broken & _ESSENTIAL:
+            return None
+        return _try(model, {key: value[key] for key in value.keys() - broken}, context)

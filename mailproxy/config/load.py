@@ -13,7 +13,7 @@ from mailproxy.config.checks import checkTables
 from mailproxy.config.draft import Draft, draft
 from mailproxy.config.model import Admin, Config, Destination, LogLevel, SourceKind, TLSMode
 from mailproxy.config.problems import describe, keyPath
-from mailproxy.config.table import Table, checkTable, parseTable
+from mailproxy.config.table import Table, byLine, checkTable, readTable
 from mailproxy.config.values import CREDENTIAL_BEARING, PROTOCOLS, shown
 from mailproxy.errors import ConfigError
 
@@ -91,17 +91,15 @@ def _checkMappingFile(parts: Draft) -> Iterator[str]:
         return
     path = mapping.file.path
     try:
-        table = parseTable(readFile(path), str(path))
+        table, problems = readTable(readFile(path), str(path))
     except ValueError as error:
         yield f"mapping.file.path: {error}"
-    except ConfigError as error:
-        yield from (f"mapping.file.path: {problem}" for problem in error.problems)
-    else:
-        # A broken destination is not blamed for what it lacks.
-        declared = dict.fromkeys(parts.declared, frozenset(PROTOCOLS))
-        declared |= _declaredProtocols(parts.destinations)
-        for problem in checkTable(table, declared, _mapped(parts.served), str(path)):
-            yield f"mapping.file.path: {problem}"
+        return
+    # A broken destination is not blamed for what it lacks.
+    declared = dict.fromkeys(parts.declared, frozenset(PROTOCOLS))
+    declared |= _declaredProtocols(parts.destinations)
+    problems += checkTable(table, declared, _mapped(parts.served), str(path))
+    yield from (f"mapping.file.path: {problem}" for problem in byLine(problems))
 
 
 def checkMapping(config: Config, table: Table, name: str = "mapping file") -> list[str]:
@@ -111,6 +109,13 @@ def checkMapping(config: Config, table: Table, name: str = "mapping file") -> li
     """
     served = frozenset(listener.protocol for listener in config.listener.values())
     return checkTable(table, _declaredProtocols(config.destination), _mapped(served), name)
+
+
+def lacking(config: Config, destination: str) -> list[str]:
+    """The protocols that listeners serve to mapped accounts and a declared destination lacks."""
+    served = frozenset(listener.protocol for listener in config.listener.values())
+    declared = config.destination[destination].protocol
+    return [protocol for protocol in _mapped(served) if protocol not in declared]
 
 
 def _declaredProtocols(destinations: Mapping[str, Destination]) -> dict[str, frozenset[str]]:

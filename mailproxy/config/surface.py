@@ -69,7 +69,7 @@ def _checkHeader(name: str) -> str:
     return name
 
 
-class _Dialogue(Section):
+class Dialogue(Section):
     """The keys that every interactive protocol's capabilities have."""
 
     sasl: Mechanisms = Field(default=MECHANISMS, description="Mechanisms offered, in this order.")
@@ -78,23 +78,30 @@ class _Dialogue(Section):
     )
 
 
-class IMAPCapabilities(_Dialogue):
+def _checkAdvertised(words: tuple[str, ...]) -> tuple[str, ...]:
+    for word in words:
+        if word.upper() in ("STARTTLS", "LOGINDISABLED") or word.upper().startswith("AUTH="):
+            raise ValueError(f"{shown(word)} is said by itself, when it is so; leave it out")
+    return words
+
+
+class IMAPCapabilities(Dialogue):
     """The `[capabilities.imap]` table."""
 
-    advertise: Words = Field(
+    advertise: Annotated[Words, AfterValidator(_checkAdvertised)] = Field(
         default=("IMAP4rev1", "SASL-IR", "LITERAL+", "ID", "ENABLE"),
         description="Capabilities before login; those for TLS and login are added.",
     )
     banner: Printable = Field(default=_BANNER, description="The text of the greeting.")
 
 
-class POP3Capabilities(_Dialogue):
+class POP3Capabilities(Dialogue):
     """The `[capabilities.pop3]` table."""
 
     banner: Printable = Field(default=_BANNER, description="The text of the greeting.")
 
 
-class SubmissionCapabilities(_Dialogue):
+class SubmissionCapabilities(Dialogue):
     """The `[capabilities.submission]` table."""
 
     ehlo: tuple[Printable, ...] = Field(
@@ -104,7 +111,7 @@ class SubmissionCapabilities(_Dialogue):
     banner: Printable = Field(default=_BANNER, description="The text of the greeting.")
 
 
-class ManageSieveCapabilities(_Dialogue):
+class ManageSieveCapabilities(Dialogue):
     """The `[capabilities.managesieve]` table."""
 
     sieve: Words = Field(

@@ -7,7 +7,7 @@ the loop per line is short, and what is rare is worked out only once something i
 import io
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 import attrs
 
@@ -25,6 +25,7 @@ _SURELY_SHORT = LONGEST_WORD // 4  # characters of a line: UTF-8 takes at most f
 _LATER = r'[^\s"\x00-\x1f\x7f-\x9f\ud800-\udfff]'
 _FIRST = rf"(?![#\ufeff]){_LATER}"
 _WORD = re.compile(f"{_FIRST}{_LATER}*")
+_NUMBERED = re.compile(r":([0-9]+): ")
 _LINE = re.compile(
     rf"[ \t]*(?:#.*|({_FIRST}{_LATER}*)[ \t]+({_FIRST}{_LATER}*)(?:[ \t]+(?:#.*)?)?)?\r?\n?"
 )
@@ -50,11 +51,17 @@ def parseTable(data: bytes, name: str = "mapping file") -> Table:
     :raises ConfigError: naming each bad line, and both lines where one identifier is given two
         different destinations.
     """
+    table, problems = readTable(data, name)
+    if problems:
+        raise ConfigError(abridged(problems))
+    return table
+
+
+def readTable(data: bytes, name: str = "mapping file") -> tuple[Table, list[str]]:
+    """Read a whole file as `parseTable` does; returns its sound lines, and what is wrong."""
     table, doubtful = _scan(data)
     problems = _explain(data, doubtful, table.entries)
-    if problems:
-        raise ConfigError(abridged([f"{name}:{line}: {what}" for line, what in problems]))
-    return table
+    return table, [f"{name}:{line}: {what}" for line, what in problems]
 
 
 def _lines(data: bytes) -> Iterator[str]:
@@ -139,6 +146,16 @@ def checkTable(
         line = table.firstLine[destination]
         problems.append(f'{name}:{line}: destination "{destination}" {what}{more}')
     return abridged(problems)
+
+
+def byLine(problems: Iterable[str]) -> list[str]:
+    """Put messages in the order of the lines that they name; the first of them, if many."""
+
+    def line(problem: str) -> int:
+        found = _NUMBERED.search(problem)
+        return int(found[1]) if found else 0
+
+    return abridged(sorted(problems, key=line))
 
 
 def abridged(problems: list[str]) -> list[str]:

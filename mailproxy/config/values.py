@@ -200,6 +200,8 @@ def _checkHostName(value: str) -> str:
 
 def _checkHost(value: str) -> str:
     if isIPAddress(value):
+        if "%" in value:
+            raise ValueError(f"{shown(value)} has a zone; write an address that needs none")
         return value
     if value.startswith("[") and value.endswith("]") and isIPAddress(value[1:-1]):
         raise ValueError(f"{shown(value)} needs no brackets; write {value[1:-1]}")
@@ -240,6 +242,12 @@ def _checkSeparator(value: str) -> str:
 
 def _splitWords(value: Any) -> Any:
     return value.split() if isinstance(value, str) else value
+
+
+def _checkWord(value: str) -> str:
+    if not value or " " in value:
+        raise ValueError(f"{shown(value)} is not one word")
+    return value
 
 
 def _checkMechanisms(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -288,7 +296,8 @@ Name = Annotated[str, AfterValidator(_checkName)]
 ProtocolName = Annotated[str, AfterValidator(_checkProtocol), _schema(enum=list(PROTOCOLS))]
 Printable = Annotated[str, AfterValidator(_checkPrintable)]
 Separator = Annotated[str, AfterValidator(_checkSeparator)]
-Words = Annotated[tuple[Printable, ...], BeforeValidator(_splitWords)]
+_Word = Annotated[Printable, AfterValidator(_checkWord)]
+Words = Annotated[tuple[_Word, ...], BeforeValidator(_splitWords)]
 Mechanisms = Annotated[
     tuple[str, ...],
     BeforeValidator(_splitWords),

@@ -5,6 +5,7 @@ Knows how a request is answered; must not know any call.
 
 import json
 from collections.abc import Mapping
+from http import HTTPStatus
 
 import attrs
 from twisted.web.iweb import IRequest
@@ -50,7 +51,7 @@ def write(answer: Answer, request: IRequest) -> None:
 
     The version that Twisted has put into `Server` is nobody's business.
     """
-    request.setResponseCode(answer.status)
+    request.setResponseCode(answer.status, HTTPStatus(answer.status).phrase.encode("ascii"))
     fields = {
         "Server": "mailproxy",
         "Content-Type": answer.contentType,

@@ -4,6 +4,9 @@ Knows paths, parameters, and which answer an error deserves; must not know the p
 token is judged.
 """
 
+# Werkzeug's router asks for this codec at its first request; in a chroot, or as another user, its
+# file may be out of reach by then.
+import encodings.idna  # noqa: F401
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeAlias, TypeVar
 
@@ -27,10 +30,13 @@ from mailproxy.errors import (
     ReadOnlyMapping,
     UnknownDestination,
 )
+from mailproxy.identity import redact
 from mailproxy.logs import Logger
 from mailproxy.management.answers import Answer, asJSON, lines, write
 from mailproxy.management.guard import Guard, Verdict
+from mailproxy.management.openapi import document
 from mailproxy.management.query import parse, wholeNumber
+from mailproxy.metrics import CONTENT_TYPE
 from mailproxy.registry import LONGEST_HOLD
 
 __all__ = ["CALLS", "Call", "ManagementAPI"]
@@ -45,6 +51,7 @@ Run: TypeAlias = Callable[..., Coroutine[Deferred[Any], Any, Answer]]
 class Call:
     """One call.
 
+    :ivar run: the first line of its docstring is what the call's description says.
     :ivar required: its query parameters, passed to `run` by name.
     :ivar optional: more of them, left out when they are absent.
     :ivar needsToken: whether it is for operators alone.
@@ -59,20 +66,35 @@ class Call:
 
 
 async def _healthz(_: IControl) -> Answer:
-    """Answer that we are there."""
+    """Answer that the proxy runs."""
     return lines(200, "ok")
 
 
 async def _stats(control: IControl) -> Answer:
+    """Count lookups and live sessions."""
     return asJSON(await control.stats())
 
 
+async def _metrics(control: IControl) -> Answer:
+    """Write all counts in Prometheus's text format."""
+    return Answer(200, (await control.metrics()).encode("utf-8"), CONTENT_TYPE)
+
+
+async def _openAPI(_: IControl) -> Answer:
+    """Describe this API."""
+    return asJSON(document(CALLS))
+
+
 async def _destinations(control: IControl) -> Answer:
+    """Tell the health of each destination."""
     return asJSON(await control.destinations())
 
 
 async def _reset(control: IControl, destination: str) -> Answer:
-    """Close a destination's circuit; here the destination is what is asked for, hence 404."""
+    """Forget a destination's failures.
+
+    Here the destination is what is asked for, hence 404.
+    """
     try:
         await control.resetDestination(destination)
     except UnknownDestination:
@@ -93,21 +115,25 @@ async def _mapping(control: IControl, identifier: str) -> Answer:
 
 
 async def _map(control: IControl, identifier: str, destination: str) -> Answer:
+    """Write where an account lives."""
     await control.setMapping(identifier, destination)
     return lines(200, "mapped")
 
 
 async def _unmap(control: IControl, identifier: str) -> Answer:
+    """Remove an account's mapping."""
     removed = await control.removeMapping(identifier)
     return lines(200, "removed" if removed else "absent")
 
 
 async def _reloadMappings(control: IControl) -> Answer:
+    """Read the mapping store again."""
     await control.reloadMappings()
     return lines(200, "reloaded")
 
 
 async def _invalidate(control: IControl, identifier: str | None = None) -> Answer:
+    """Forget what is remembered of an account; of all, without one."""
     await control.invalidate(identifier)
     return lines(200, "invalidated")
 
@@ -118,22 +144,34 @@ async def _connections(
     destination: str | None = None,
     protocol: str | None = None,
 ) -> Answer:
+    """List live sessions, all that fit."""
     return asJSON(await control.connections(identifier, destination, protocol))
 
 
 async def _kick(control: IControl, identifier: str) -> Answer:
+    """End an account's sessions."""
     return lines(200, f"kicked {await control.kick(identifier)}")
 
 
 async def _delay(control: IControl, identifier: str, seconds: str) -> Answer:
+    """Let an account's new logins wait; 0 seconds let them go on."""
     number = wholeNumber("seconds", seconds, int(LONGEST_HOLD))
     await control.delay(identifier, number)
     return lines(200, f"delayed {number}")
 
 
+async def _reload(control: IControl) -> Answer:
+    """Read the configuration again; what only a restart can change is named."""
+    later = await control.reload()
+    note = f"needs a restart: {', '.join(later)}" if later else None
+    return asJSON({"reloaded": True, "note": note})
+
+
 CALLS = (
     Call("GET", "/healthz", _healthz, needsToken=False),
     Call("GET", "/stats", _stats),
+    Call("GET", "/metrics", _metrics),
+    Call("GET", "/openapi.json", _openAPI),
     Call("GET", "/destinations", _destinations),
     Call("POST", "/destinations/reset", _reset, ("destination",)),
     Call("GET", "/mappings", _mapping, ("identifier",)),
@@ -141,6 +179,7 @@ CALLS = (
     Call("DELETE", "/mappings", _unmap, ("identifier",)),
     Call("POST", "/mappings/reload", _reloadMappings),
     Call("POST", "/cache/invalidate", _invalidate, optional=("identifier",)),
+    Call("POST", "/config/reload", _reload),
     Call("GET", "/connections", _connections, optional=("identifier", "destination", "protocol")),
     Call("POST", "/connections/kick", _kick, ("identifier",)),
     Call("POST", "/connections/delay", _delay, ("identifier", "seconds")),
@@ -179,14 +218,28 @@ class ManagementAPI:
 
     def _addRoute(self, app: Klein, call: Call) -> None:
         def serve(request: IRequest) -> Deferred[None]:
-            answering = Deferred.fromCoroutine(self._answer(call, request.uri))
+            answering = Deferred.fromCoroutine(self._answer(call, request))
             return _outliving(answering).addCallback(write, request)
 
         endpoint = f"{call.method} {call.path}"
         app.route(call.path, methods=[call.method], endpoint=endpoint, strict_slashes=False)(serve)
 
-    async def _answer(self, call: Call, uri: bytes) -> Answer:
-        """Run a call; never fails."""
+    async def _answer(self, call: Call, request: IRequest) -> Answer:
+        """Run a call; one that may change something leaves a line in the log. Never fails."""
+        answer = await self._run(call, request.uri)
+        if call.method != "GET":
+            self.log.info(
+                "management: {client} {method} {path} {account} {destination}: {status}",
+                client=getattr(request.getClientAddress(), "host", "local"),
+                method=call.method,
+                path=call.path,
+                account=redact(_first(request, b"identifier")),
+                destination=ascii(_first(request, b"destination") or "-"),
+                status=answer.status,
+            )
+        return answer
+
+    async def _run(self, call: Call, uri: bytes) -> Answer:
         try:
             parameters = parse(uri, call.required, call.optional) if call.needsToken else {}
             return await call.run(self._control, **parameters)
@@ -264,6 +317,12 @@ class _Gate(Resource):
                 seconds = str(self._guard.retryAfter(client))
                 return lines(429, "too many wrong tokens; try again later", retry_after=seconds)
         return lines(401, "a valid token is needed", www_authenticate="Bearer")
+
+
+def _first(request: IRequest, name: bytes) -> str | None:
+    """A query parameter for the log, however it is written."""
+    values = request.args.get(name) if request.args else None
+    return values[0].decode("utf-8", "replace") if values else None
 
 
 def _isReadable(segments: Sequence[bytes]) -> bool:

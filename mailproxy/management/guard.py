@@ -7,13 +7,13 @@ import enum
 import hmac
 import math
 from collections import OrderedDict
-from ipaddress import IPv6Address, ip_address
 
 import attrs
 from twisted.internet.interfaces import IReactorTime
 
 from mailproxy.config.model import Admin
 from mailproxy.logs import Logger
+from mailproxy.origin import Address
 
 __all__ = ["MOST_ADDRESSES", "Guard", "Verdict"]
 
@@ -134,16 +134,8 @@ class Guard:
 
 
 def _counted(client: str) -> str:
-    """Under what an address is counted.
-
-    An IPv6 host has all of its /64 to itself and could use another address for each guess.
-    """
+    """Under what an address is counted: an IPv6 host has another of its /64 for each guess."""
     try:
-        ip = ip_address(client)
+        return Address.parse(client, 0).neighbourhood
     except ValueError:
         return client
-    if not isinstance(ip, IPv6Address):
-        return str(ip)
-    if ip.ipv4_mapped is not None:
-        return str(ip.ipv4_mapped)
-    return f"{IPv6Address(int(ip) >> 64 << 64)}/64"

@@ -30,7 +30,9 @@ MOST_HEADERS = 64
 MOST_BODY = 4096
 """Bytes of a body, which no call reads; some clients send one all the same."""
 
-_TOO_LARGE = b"HTTP/1.1 413 Content Too Large\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+_END = b"\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+_TOO_LARGE = b"HTTP/1.1 413 Content Too Large" + _END
+_HEAD_TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large" + _END
 
 
 def makeFactory(
@@ -91,6 +93,11 @@ class _Channel(HTTPChannel):
             self.transport.abortConnection()
         else:
             self.loseConnection()
+
+    def lineLengthExceeded(self, line: bytes) -> None:
+        """Refuse a head that is too long, in so many words."""
+        self.transport.write(_HEAD_TOO_LARGE)
+        self.loseConnection()
 
     def allHeadersReceived(self) -> None:
         """Refuse a body that is long, or of unknown length (None), before it is read."""

@@ -9,7 +9,7 @@ from itertools import islice
 from typing import Protocol
 
 import attrs
-from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
+from twisted.internet.defer import CancelledError, Deferred, fail, maybeDeferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 
@@ -217,16 +217,17 @@ class MappingCache:
         if query is None:
             query = self._queries[identifier] = _Query(self._clock.seconds())
         waiter = self._wait(identifier, query)
-        waiter.addCallback(self._unlessOutdated, identifier, query)
+        waiter.addBoth(self._unlessOutdated, identifier, query)
         if isNew:
             self._start(identifier, query)
         return waiter
 
     def _unlessOutdated(
-        self, destination: str | None, identifier: str, query: _Query
-    ) -> str | Deferred[str | None] | None:
+        self, result: str | Failure | None, identifier: str, query: _Query
+    ) -> str | Failure | Deferred[str | None] | None:
         """Pass an answer on, or ask again when the mapping may have changed meanwhile."""
-        return self.lookup(identifier) if query.outdated else destination
+        left = isinstance(result, Failure) and result.check(CancelledError) is not None
+        return self.lookup(identifier) if query.outdated and not left else result
 
     def _wait(self, identifier: str, query: _Query) -> Deferred[str | None]:
         """Join those who wait for a question's answer."""

@@ -22,8 +22,8 @@ import attrs
 from twisted.internet.defer import Deferred, DeferredLock, fail, succeed
 from zope.interface import implementer
 
-from mailproxy.config.table import Table, formatTable, isStorable, parseTable
-from mailproxy.errors import ConfigError, MappingError
+from mailproxy.config.table import Table, byLine, formatTable, isStorable, readTable
+from mailproxy.errors import ConfigError, InvalidIdentifier, MappingError
 from mailproxy.logs import Logger
 from mailproxy.mapping.interfaces import IReloadableMappingSource, IWritableMappingSource
 
@@ -87,7 +87,7 @@ class TableFile:
 
     def __init__(self, path: Path, check: Check = noCheck) -> None:
         self.path = path
-        self._check = check
+        self.check = check
 
     def read(self) -> Content:
         """Read and check the whole file.
@@ -143,6 +143,8 @@ class TableFile:
 
     def _readOnce(self) -> tuple[bytes, os.stat_result]:
         """The file's bytes, and its state just before they were read."""
+        if not stat.S_ISREG(self.path.stat().st_mode):
+            raise OSError(errno.EINVAL, "not a regular file")
         with self.path.open("rb") as source:
             before = os.fstat(source.fileno())
             return source.read(), before
@@ -154,8 +156,8 @@ class TableFile:
         return self._parse(data)
 
     def _parse(self, data: bytes) -> Content:
-        table = parseTable(data, str(self.path))
-        problems = self._check(table)
+        table, problems = readTable(data, str(self.path))
+        problems = byLine([*problems, *self.check(table)])
         if problems:
             raise ConfigError(problems)
         return Content(table.entries, _digest(data))
@@ -187,7 +189,23 @@ class FileSource:
 
     def reload(self) -> Deferred[None]:
         """Read the file again; fails with `ConfigError`, and keeps what it had, if it is bad."""
-        return self._turn.run(lambda: Deferred.fromCoroutine(self._read()))
+        return self.revise(self._file.check).addCallback(lambda changed: None)
+
+    def revise(self, check: Check) -> Deferred[bool]:
+        """Read the file again, and refuse from now on by another check; tells whether it differs.
+
+        Fails with `ConfigError` if the file is bad; then content and check are what they were.
+        """
+        return self._turn.run(lambda: Deferred.fromCoroutine(self._revise(check)))
+
+    async def _revise(self, check: Check) -> bool:
+        before, self._file.check = (self._content, self._file.check), check
+        try:
+            await self._read()
+        except BaseException:
+            self._file.check = before[1]
+            raise
+        return self._content != before[0]
 
     def lookup(self, identifier: str) -> Deferred[str | None]:
         """Find the destination of an identifier in memory."""
@@ -200,8 +218,10 @@ class FileSource:
 
         Writes that come while the file is rewritten are done together in the next rewrite.
         """
-        if not isStorable(identifier) or not isStorable(destination):
-            return fail(MappingError("a mapping file cannot hold this identifier or destination"))
+        if not isStorable(identifier):
+            return fail(InvalidIdentifier("a mapping file cannot hold it"))
+        if not isStorable(destination):
+            return fail(MappingError("a mapping file cannot hold this destination"))
         written = self._change(Change(identifier, sys.intern(destination)))
         return written.addCallback(lambda former: None)
 

@@ -5,6 +5,7 @@ protocol, nor why this backend was chosen.
 """
 
 from abc import abstractmethod
+from base64 import b64encode
 from collections.abc import Coroutine
 from typing import Any, ClassVar
 
@@ -17,7 +18,7 @@ from twisted.python.failure import Failure
 from mailproxy.errors import BackendFailed, PeerGone, ProtocolError, Stage
 from mailproxy.origin import Origin
 from mailproxy.protocols.base import AuthResult, Challenge
-from mailproxy.sasl import Credentials
+from mailproxy.sasl import Credentials, Mechanism, unbase64
 from mailproxy.stream import Stream
 from mailproxy.tls import BackendTLS, describe
 
@@ -42,10 +43,13 @@ class ProxyClient(Stream):
     """Our side of the conversation with a backend: as the client that it will believe us to be.
 
     A protocol gives the words: each method that is abstract here.
+
+    :ivar opening: what the backend has said that is meant for a client without a dialogue.
     """
 
     settings: ClientSettings
     origin: Origin
+    opening = b""
 
     # A protocol's words
 
@@ -65,9 +69,29 @@ class ProxyClient(Stream):
     async def introduce(self) -> None:
         """Tell who the client is, as far as the backend wants to know and the settings allow."""
 
+    @property
     @abstractmethod
-    async def replay(self, credentials: Credentials, challenge: Challenge) -> AuthResult:
-        """Send the login and read the answer, challenges passed on."""
+    def mechanisms(self) -> frozenset[bytes]:
+        """The SASL mechanisms that the backend offers."""
+
+    @abstractmethod
+    def sendAuthenticate(self, mechanism: bytes, initial: bytes) -> bool:
+        """Begin a SASL exchange; tell whether its first message could go at once.
+
+        :param initial: in base64.
+        """
+
+    @abstractmethod
+    async def readStep(self) -> bytes | AuthResult:
+        """Read on to the next challenge, in base64 still, or to the answer."""
+
+    def sendAnswer(self, answer: bytes) -> None:
+        """Answer a challenge; `answer` is in base64, or `*` to cancel."""
+        self.send(answer + b"\r\n")
+
+    async def logInPlainly(self, credentials: Credentials) -> AuthResult | None:
+        """Log in by the protocol's own command; None where there is none that fits."""
+        return None
 
     # The order of things
 
@@ -76,26 +100,31 @@ class ProxyClient(Stream):
 
         :raises BackendFailed: when it cannot be used; another attempt may help.
         """
+        await self.secureAtOnce()
+        settings = self.settings
         await self._step(Stage.GREETING, self.readGreeting())
-        if self.settings.startTLS:
+        if settings.context is not None and settings.startTLS:
             await self._step(Stage.PREPARE, self.requestTLS())
             if self.unread:
                 # Whoever put them there wants them to be taken for the backend's own words.
                 raise BackendFailed(Stage.PREPARE, "bytes before the TLS handshake")
-            await self.secureWith(self.settings.context)
+            await self._secure(settings.context)
         self._assertPrivate()
-        await self._step(Stage.PREPARE, self._makeReady())
+        await self._step(Stage.PREPARE, self.makeReady())
 
-    async def _makeReady(self) -> None:
+    async def makeReady(self) -> None:
+        """Say who the client is; to some backends that begins the conversation anew."""
         await self.readCapabilities()
         await self.introduce()
+        await self.readCapabilities()
 
-    async def secureWith(self, context: BackendTLS | None) -> None:
-        """Start TLS towards the backend.
+    async def secureAtOnce(self) -> None:
+        """Start TLS where it comes before any word."""
+        if self.settings.context is not None and not self.settings.startTLS:
+            await self._secure(self.settings.context)
 
-        :raises BackendFailed: when the handshake fails, with its reason.
-        """
-        assert context is not None
+    async def _secure(self, context: BackendTLS) -> None:
+        """Start TLS; a handshake that fails is told with its reason."""
         try:
             await self.startTLS(context)
         except PeerGone as gone:
@@ -110,9 +139,45 @@ class ProxyClient(Stream):
         """
         self._assertPrivate()
         try:
-            return await self.replay(credentials, challenge)
+            result = await self._replay(credentials, challenge)
         except (PeerGone, ProtocolError) as error:
             raise BackendFailed(Stage.LOGIN, str(error)) from error
+        self.remember()
+        return result
+
+    def remember(self) -> None:
+        """Keep the TLS session: once the backend has said something, its tickets are here."""
+        if self.settings.context is not None:
+            self.settings.context.remember(self.transport)
+
+    async def _replay(self, credentials: Credentials, challenge: Challenge) -> AuthResult:
+        """Choose a way that the backend offers: the client's own comes first."""
+        mechanism = credentials.mechanism.value
+        if mechanism in self.mechanisms:
+            return await self._exchange(mechanism, [credentials.response], challenge)
+        result = await self.logInPlainly(credentials) if credentials.asPassword else None
+        if result is not None:
+            return result
+        if credentials.asPassword and Mechanism.LOGIN.value in self.mechanisms:
+            words = [credentials.user, credentials.secret]
+            return await self._exchange(Mechanism.LOGIN.value, words, challenge)
+        raise BackendFailed(Stage.UNSUPPORTED, f"{mechanism.decode()} is not offered")
+
+    async def _exchange(
+        self, mechanism: bytes, messages: list[bytes], challenge: Challenge
+    ) -> AuthResult:
+        """Lead a SASL exchange.
+
+        :param messages: what we have to say, in turn; what is asked beyond is the client's.
+        """
+        if self.sendAuthenticate(mechanism, b64encode(messages[0])):
+            messages = messages[1:]
+        asked = 0
+        while isinstance(step := await self.readStep(), bytes):
+            answer = messages[asked] if asked < len(messages) else await challenge(unbase64(step))
+            asked += 1
+            self.sendAnswer(b"*" if answer is None else b64encode(answer))
+        return step
 
     def _assertPrivate(self) -> None:
         """No secret is written to a leg that may be listened to."""

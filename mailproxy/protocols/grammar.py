@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 from mailproxy.errors import ProtocolError
 
-_LITERAL = re.compile(rb"\{([0-9]{1,10})(\+?)\}\Z")
+_LITERAL = re.compile(rb"\{0*([0-9]+)(\+?)\}\Z")
 _ATOM = re.compile(rb'[^\x00-\x20\x7f()"]+')
 _QUOTED = re.compile(rb'"((?:[^"\\\x00\r\n]|\\[^\x00\r\n])*)"')
 _ESCAPE = re.compile(rb"\\(.)", re.DOTALL)
@@ -37,10 +37,11 @@ def isTag(tag: bytes) -> bool:
 def literalAtEnd(line: bytes) -> tuple[int, bool] | None:
     """Tell the size of the literal that a line announces, and whether it comes unasked.
 
-    `{5}` waits for our `+`, `{5+}` does not (RFC 7888).
+    `{5}` waits for our `+`, `{5+}` does not (RFC 7888). Of an absurd number ten digits are read:
+    they are over every limit too.
     """
     found = _LITERAL.search(line)
-    return (int(found[1]), bool(found[2])) if found else None
+    return (int(found[1][:10]), bool(found[2])) if found else None
 
 
 def parse(pieces: Sequence[bytes]) -> list[Value]:
@@ -124,3 +125,8 @@ def quotable(data: bytes) -> bool:
 def quote(data: bytes) -> bytes:
     """Write a quoted string; the caller has made sure that it is `quotable`."""
     return b'"' + data.replace(b"\\", rb"\\").replace(b'"', rb"\"") + b'"'
+
+
+def string(data: bytes) -> bytes:
+    """Write a string: quoted if it can be, else as a literal that comes unasked."""
+    return quote(data) if quotable(data) else b"{%d+}\r\n%b" % (len(data), data)

@@ -3,7 +3,6 @@
 Knows tags, literals and response codes; must not know what comes of a login.
 """
 
-from base64 import b64encode
 from collections.abc import Mapping
 from typing import ClassVar
 
@@ -13,10 +12,11 @@ from mailproxy.config.model import Capabilities
 from mailproxy.errors import BackendFailed, LimitExceeded, ProtocolError, Refusal, Stage
 from mailproxy.origin import Fields
 from mailproxy.protocols import grammar
-from mailproxy.protocols.base import AuthResult, Challenge, Command, Dismissed, Login, Verdict
+from mailproxy.protocols.base import AuthResult, Command, Dismissed, Login, Verdict
 from mailproxy.protocols.client import ProxyClient, ProxyClientFactory
+from mailproxy.protocols.literals import TooBig, readPieces, written
 from mailproxy.protocols.server import Promises, ProxyServer, ProxyServerFactory, Verb
-from mailproxy.sasl import Credentials, Mechanism, unbase64
+from mailproxy.sasl import Credentials
 from mailproxy.stream import MAX_LINE
 
 _TRY_LATER = b"NO [UNAVAILABLE] Temporarily unavailable, try again later."
@@ -40,8 +40,8 @@ _FAREWELLS: Mapping[Refusal, bytes] = {
     Refusal.SHUTDOWN: b"* BYE [UNAVAILABLE] Server shutting down, try again later.",
 }
 
-_TEMPORARY = frozenset({b"UNAVAILABLE", b"INUSE", b"SERVERBUG", b"LIMIT"})
-"""Response codes of a NO that says nothing about the password (RFC 5530, section 3)."""
+_REFUSING = frozenset({b"AUTHENTICATIONFAILED", b"AUTHORIZATIONFAILED", b"EXPIRED"})
+"""Response codes of a NO that is about the credentials, as is one without any (RFC 5530, 3)."""
 
 
 class IMAPServer(ProxyServer):
@@ -54,48 +54,30 @@ class IMAPServer(ProxyServer):
     def capability(self) -> bytes:
         """Word what may be done now."""
         words = [b"CAPABILITY", *self.settings.promises.capabilities]
-        if self.settings.context is not None and not self.secure:
+        if self.offersTLS:
             words.append(b"STARTTLS")
         words += [b"AUTH=" + mechanism.value for mechanism in self.offered]
-        if not self.private:
+        if not self.takesPasswords:
             words.append(b"LOGINDISABLED")
         return b" ".join(words)
 
     async def readCommand(self) -> Command:
-        """Read `tag SP verb SP arguments`, literals included."""
+        """Read `tag SP verb SP arguments`, with literals: those of a bad command too."""
         while True:
             line = await self.readLine()
             tag, _, rest = line.partition(b" ")
+            try:
+                pieces = await readPieces(self, line, self._consent)
+            except TooBig:
+                self.refuse(Command(tag if grammar.isTag(tag) else b"*", b""), Refusal.TOO_BIG)
+                continue
             if not grammar.isTag(tag):
                 raise grammar.GrammarError("bad tag")
-            pieces = await self._literals(rest, MAX_LINE - len(line))
-            verb, _, pieces[0] = pieces[0].partition(b" ")
-            command = Command(tag, verb.upper(), pieces)
-            if len(pieces) % 2:
-                return command
-            self.refuse(command, Refusal.TOO_BIG)
+            verb, _, pieces[0] = rest.partition(b" ")
+            return Command(tag, verb.upper(), pieces)
 
-    async def _literals(self, text: bytes, room: int) -> list[bytes]:
-        """Read a command on: text and literals in turn.
-
-        Ends in a literal's stead, with an even number of pieces, before one that is too large and
-        waits for our consent.
-        """
-        pieces = [text]
-        while announced := grammar.literalAtEnd(pieces[-1]):
-            size, unasked = announced
-            if size > room:
-                if unasked:
-                    raise LimitExceeded("a literal is too long")
-                return [*pieces, b""]
-            if not unasked:
-                self.send(b"+ OK\r\n")
-            pieces.append(await self.readExactly(size))
-            pieces.append(await self.readLine())
-            room -= size + len(pieces[-1])
-            if room < 0:
-                raise LimitExceeded("a command is too long")
-        return pieces
+    def _consent(self) -> None:
+        self.send(b"+ OK\r\n")
 
     async def continuation(self, challenge: bytes) -> bytes:
         """Ask by `+`."""
@@ -207,6 +189,8 @@ class IMAPClient(ProxyClient):
     """Us, as the IMAP client of a backend."""
 
     _commands = 0
+    _tag = b""
+    _preamble = b""
     _capabilities: frozenset[bytes] | None = None
 
     async def readGreeting(self) -> None:
@@ -244,65 +228,54 @@ class IMAPClient(ProxyClient):
         if words and self._offers(b"ID"):
             await self._command(b"ID (%b)" % b" ".join(words))
 
-    async def replay(self, credentials: Credentials, challenge: Challenge) -> AuthResult:
-        """Send AUTHENTICATE, or LOGIN to a backend that knows passwords only that way."""
-        mechanism = credentials.mechanism.value
-        if self._offers(b"AUTH=" + mechanism):
-            tag = self._nextTag()
-            if self._offers(b"SASL-IR"):
-                initial = b64encode(credentials.response) or b"="
-                self.send(b"%b AUTHENTICATE %b %b\r\n" % (tag, mechanism, initial))
-                return await self._result(tag, [], challenge)
-            self.send(b"%b AUTHENTICATE %b\r\n" % (tag, mechanism))
-            return await self._result(tag, [credentials.response], challenge)
-        if credentials.asPassword and not self._offers(b"LOGINDISABLED"):
-            return await self._logIn(credentials, challenge)
-        if credentials.asPassword and self._offers(b"AUTH=LOGIN"):
-            tag = self._nextTag()
-            self.send(b"%b AUTHENTICATE LOGIN\r\n" % tag)
-            return await self._result(tag, [credentials.user, credentials.secret], challenge)
-        raise BackendFailed(Stage.UNSUPPORTED, f"{mechanism.decode()} is not offered")
+    @property
+    def mechanisms(self) -> frozenset[bytes]:
+        """The SASL mechanisms among the capabilities."""
+        found = self._capabilities or frozenset()
+        return frozenset(each[5:] for each in found if each.startswith(b"AUTH="))
 
-    async def _logIn(self, credentials: Credentials, challenge: Challenge) -> AuthResult:
-        """Send LOGIN, what cannot be quoted as literals."""
-        tag = self._nextTag()
-        line = tag + b" LOGIN"
+    def sendAuthenticate(self, mechanism: bytes, initial: bytes) -> bool:
+        """Send AUTHENTICATE, with the initial response where the backend takes one (RFC 4959)."""
+        self._tag = self._nextTag()
+        atOnce = self._offers(b"SASL-IR")
+        words = [self._tag, b"AUTHENTICATE", mechanism, *([initial or b"="] if atOnce else [])]
+        self.send(b" ".join(words) + b"\r\n")
+        return atOnce
+
+    async def readStep(self) -> bytes | AuthResult:
+        """Read on to a `+` or the tagged answer; what comes untagged goes along with that."""
+        while (response := await self._response()).mark != self._tag:
+            if response.mark == b"+":
+                return response.whole[2:-2]
+            if response.mark != b"*":
+                raise ProtocolError("an answer to nothing that was asked")
+            if response.status != b"BYE":
+                self._preamble += response.whole
+                if len(self._preamble) > MAX_LINE:
+                    raise LimitExceeded("the answer to a login is too long")
+        return _verdict(response, self._preamble)
+
+    async def logInPlainly(self, credentials: Credentials) -> AuthResult | None:
+        """Send LOGIN, what cannot be quoted as literals; an early answer is the login's."""
+        if self._offers(b"LOGINDISABLED"):
+            return None
+        self._tag = self._nextTag()
+        line = self._tag + b" LOGIN"
         for word in (credentials.user, credentials.secret):
             if grammar.quotable(word):
                 line += b" " + grammar.quote(word)
                 continue
             unasked = self._offers(b"LITERAL+")
             self.send(line + b" {%d%b}\r\n" % (len(word), b"+" if unasked else b""))
-            early = None if unasked else await self._consent(tag)
-            if early is not None:
-                return early
+            step = b"" if unasked else await self.readStep()
+            if isinstance(step, AuthResult):
+                return step
             line = word
         self.send(line + b"\r\n")
-        return await self._result(tag, [], challenge)
-
-    async def _consent(self, tag: bytes) -> AuthResult | None:
-        """Wait for the `+` before a literal; a tagged answer in its stead is the login's."""
-        while (response := await self._response()).mark != b"+":
-            if response.mark == tag:
-                return _verdict(response, b"")
-        return None
-
-    async def _result(self, tag: bytes, answers: list[bytes], challenge: Challenge) -> AuthResult:
-        """Read on to the tagged answer.
-
-        :param answers: what each `+` asks for, in turn; what is asked beyond is the client's.
-        """
-        preamble = b""
-        while (response := await self._response()).mark != tag:
-            if response.mark == b"+":
-                asked = unbase64(response.whole[2:-2]) if not answers else b""
-                answer = answers.pop(0) if answers else await challenge(asked)
-                self.send((b"*" if answer is None else b64encode(answer)) + b"\r\n")
-            elif response.status != b"BYE":
-                preamble += response.whole
-                if len(preamble) > MAX_LINE:
-                    raise LimitExceeded("the answer to a login is too long")
-        return _verdict(response, preamble)
+        step = await self.readStep()
+        if not isinstance(step, AuthResult):
+            raise ProtocolError("a challenge where none belongs")
+        return step
 
     def _offers(self, capability: bytes) -> bool:
         return capability in (self._capabilities or ())
@@ -321,13 +294,7 @@ class IMAPClient(ProxyClient):
 
     async def _response(self) -> _Response:
         """Read one response with its literals; capabilities in it are learned."""
-        whole = await self.readLine()
-        while announced := grammar.literalAtEnd(whole):
-            size, _ = announced
-            if len(whole) + size > MAX_LINE:
-                raise LimitExceeded("a response is too long")
-            whole += b"\r\n" + await self.readExactly(size)
-            whole += await self.readLine()
+        whole = written(await readPieces(self, await self.readLine()))
         mark, _, rest = whole.partition(b" ")
         status, _, text = rest.partition(b" ")
         response = _Response(mark, status.upper(), text, whole + b"\r\n")
@@ -348,7 +315,8 @@ def _verdict(response: _Response, preamble: bytes) -> AuthResult:
     elif response.status not in (b"NO", b"BAD"):
         raise ProtocolError("no answer to a login")
     else:
-        verdict = Verdict.TEMPORARY if _TEMPORARY & {*response.code[:1]} else Verdict.REFUSED
+        refused = response.status == b"NO" and _REFUSING.issuperset(response.code[:1])
+        verdict = Verdict.REFUSED if refused else Verdict.TEMPORARY
     return AuthResult(verdict, preamble, response.whole[len(response.mark) + 1 : -2])
 
 
@@ -361,12 +329,7 @@ class IMAPServerFactory(ProxyServerFactory):
     def promises(cls, capabilities: Capabilities) -> Promises:
         """Read `[capabilities.imap]`."""
         table = capabilities.imap
-        return Promises(
-            mechanisms=tuple(Mechanism[name] for name in table.sasl),
-            cleartext=table.allow_plain_auth_without_tls,
-            capabilities=tuple(word.encode() for word in table.advertise),
-            banner=table.banner.encode(),
-        )
+        return Promises.of(table, table.banner, table.advertise)
 
 
 class IMAPClientFactory(ProxyClientFactory):

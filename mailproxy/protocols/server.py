@@ -6,8 +6,8 @@ once. Must not know the name of any protocol, nor accounts, destinations or the 
 
 from abc import abstractmethod
 from base64 import b64encode
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, ClassVar, TypeVar
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, ClassVar, Self, TypeVar
 
 import attrs
 from twisted.internet.interfaces import IAddress, IReactorTime
@@ -15,7 +15,7 @@ from twisted.internet.protocol import Factory, connectionDone
 from twisted.python.failure import Failure
 
 from mailproxy import sasl
-from mailproxy.config.model import Capabilities
+from mailproxy.config.model import Capabilities, Dialogue
 from mailproxy.errors import LimitExceeded, PeerGone, ProtocolError, Refusal
 from mailproxy.origin import Address, Fields, Origin
 from mailproxy.protocols.base import AuthResult, Command, Dismissed, Login, Verdict
@@ -40,10 +40,20 @@ class Promises:
     :ivar banner: text of the greeting.
     """
 
-    mechanisms: tuple[Mechanism, ...]
-    cleartext: bool
-    capabilities: tuple[bytes, ...]
-    banner: bytes
+    mechanisms: tuple[Mechanism, ...] = ()
+    cleartext: bool = False
+    capabilities: tuple[bytes, ...] = ()
+    banner: bytes = b""
+
+    @classmethod
+    def of(cls, table: Dialogue, banner: str, words: Sequence[str] = ()) -> Self:
+        """Read a protocol's table: what all of them have, and its own words."""
+        return cls(
+            mechanisms=tuple(Mechanism[name] for name in table.sasl),
+            cleartext=table.allow_plain_auth_without_tls,
+            capabilities=tuple(word.encode() for word in words),
+            banner=banner.encode(),
+        )
 
 
 @attrs.frozen
@@ -53,12 +63,14 @@ class ServerSettings:
     :ivar maxAttempts: failed logins before we close.
     :ivar context: makes TLS for STARTTLS; None where it is not offered.
     :ivar trusts: whether a peer at this address is believed when it speaks for its client.
+    :ivar hostname: what we call ourselves; None: the address that the client connected to.
     """
 
     promises: Promises
     maxAttempts: int
     context: Creator | None
     trusts: Callable[[Address], bool]
+    hostname: bytes | None = None
 
 
 S = TypeVar("S", bound="ProxyServer")
@@ -131,12 +143,34 @@ class ProxyServer(Stream):
     def forget(self) -> None:
         """Forget what the client said before TLS."""
 
+    def upgraded(self) -> None:
+        """Say what a protocol says after a handshake by itself; most say nothing."""
+
     # The order of things
 
     @property
     def offered(self) -> tuple[Mechanism, ...]:
         """The SASL mechanisms that may be used now, in order."""
         return self.settings.promises.mechanisms if self.private else ()
+
+    @property
+    def offersTLS(self) -> bool:
+        """Whether the client may still upgrade to TLS."""
+        return self.settings.context is not None and not self.secure
+
+    @property
+    def trusting(self) -> bool:
+        """Whether the peer may speak for its client.
+
+        Trust goes by the address that we believe so far: a client behind a trusted peer's PROXY
+        header is no trusted peer.
+        """
+        return self.settings.trusts(self.origin.client)
+
+    @property
+    def takesPasswords(self) -> bool:
+        """Whether passwords may come now, by a protocol's own command too."""
+        return Mechanism.PLAIN in self.offered or Mechanism.LOGIN in self.offered
 
     @property
     def private(self) -> bool:
@@ -228,14 +262,14 @@ class ProxyServer(Stream):
 
     async def startTLSVerb(self, command: Command) -> None:
         """Serve STARTTLS: nothing that was said before it counts any more."""
-        context = self.settings.context
-        if context is None or self.secure:
+        if self.settings.context is None or not self.offersTLS:
             self._countMistake(command)
             return
         self.upgrade(command)
-        await self.startTLS(context)
+        await self.startTLS(self.settings.context)
         self.origin = attrs.evolve(self._arrival, secure=True)
         self.forget()
+        self.upgraded()
 
     async def authenticate(
         self, command: Command, mechanism: bytes, initial: bytes | None
@@ -284,29 +318,39 @@ class ProxyServer(Stream):
         """
         try:
             return await self.challenge(message)
-        except SASLError:
-            return None
         except LimitExceeded:
             raise Dismissed(Refusal.TOO_BIG) from None
+        except ProtocolError:
+            return None
         except PeerGone as gone:
             raise Dismissed(None) from gone
 
     def logInWithPassword(self, command: Command, user: bytes, password: bytes) -> Login | None:
         """Serve a login that the protocol's own command carries."""
-        if not self.private:
-            self.fail(command, Refusal.PRIVACY)
+        if not self.mayLogIn(command):
             return None
         return Login(command, sasl.fromPassword(user, password))
 
-    def describe(self, fields: Fields) -> None:
-        """Take what a client, or a trusted peer for it, says of itself.
+    def mayLogIn(self, command: Command) -> bool:
+        """Whether a password may come by the protocol's own command; if not, it is refused."""
+        if not self.takesPasswords:
+            self.fail(command, Refusal.MECHANISM if self.private else Refusal.PRIVACY)
+        return self.takesPasswords
 
-        Trust goes by the address that we believe so far: a client behind a trusted peer's PROXY
-        header is no trusted peer.
-        """
-        if self.settings.trusts(self.origin.client):
+    def describe(self, fields: Fields) -> None:
+        """Take what a client, or a trusted peer for it, says of itself."""
+        if self.trusting:
             self.origin = self.origin.forwarded(fields)
         self.origin = self.origin.described(fields)
+
+    def introduced(self, words: Sequence[bytes]) -> None:
+        """Take a trusted peer's XCLIENT words.
+
+        :raises ProtocolError: when the peer is not trusted, or they make no sense.
+        """
+        if not self.trusting:
+            raise ProtocolError("XCLIENT from a peer that is not trusted")
+        self.origin = self.origin.introduced(words)
 
 
 class ProxyServerFactory(Factory):

@@ -5,7 +5,8 @@ with the platform's trust store takes milliseconds to build: once per destinatio
 connection.
 """
 
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from typing import Self
 
 import attrs
@@ -34,6 +35,10 @@ GROUPS = ("X25519", "secp256r1", "secp384r1", "secp521r1", "X448")
 No hybrid one: a server that prefers it over the X25519 share that we send first asks for a second
 round trip.
 """
+
+RESUMABLE = 3600.0
+"""Seconds after a full handshake for which its session is offered: a resumed one does not look at
+the chain, and each brings a new ticket, so without an end nobody would ever look again."""
 
 _SHOWN_NAMES = 5
 """How many of a certificate's names a message lists."""
@@ -130,9 +135,12 @@ class BackendTLS:
     accepted.
     """
 
-    def __init__(self, options: BackendOptions) -> None:
+    def __init__(
+        self, options: BackendOptions, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         """Build the context.
 
+        :param clock: gives seconds.
         :raises ConfigError: when a suite, a group or the client certificate cannot be used.
         """
         self._options = options
@@ -140,14 +148,16 @@ class BackendTLS:
         self._isAddress = isIPAddress(self._name)
         self._trusting = options.pin is None and not options.allowInvalid
         self._context = self._build()
+        self._clock = clock
         self._session: SSL.Session | None = None
+        self._verifiedAt = -RESUMABLE
 
     def clientConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:
         """Make one connection, with the name that is asked for and the session to resume."""
         connection = BackendConnection(self, self._context)
         if not self._isAddress:
             connection.set_tlsext_host_name(self._name.encode("ascii"))
-        if self._session is not None:
+        if self._session is not None and self._clock() - self._verifiedAt < RESUMABLE:
             connection.set_session(self._session)
         return connection
 
@@ -160,8 +170,11 @@ class BackendTLS:
         :param transport: a transport that runs TLS; anything else is passed over.
         """
         connection = self._connectionOf(transport)
-        if connection is not None:
-            self._session = connection.get_session() or self._session
+        if connection is None:
+            return
+        self._session = connection.get_session() or self._session
+        if not connection.resumed:
+            self._verifiedAt = self._clock()
 
     def resumed(self, transport: object) -> bool:
         """Tell whether this connection took up an earlier session."""

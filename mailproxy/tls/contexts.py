@@ -135,9 +135,8 @@ class KeyPair:
             context.use_privatekey(self.key)
             context.check_privatekey()
         except SSL.Error as error:
-            raise ConfigError(
-                [f"{', '.join(dnsNames(self.certificate))}: certificate and key differ"]
-            ) from error
+            reason = error.args[0][-1][-1] if error.args and error.args[0] else "not usable"
+            raise ConfigError([f"OpenSSL refuses the certificate or key: {reason}"]) from error
         for certificate in self.chain:
             context.add_extra_chain_cert(certificate)
 

@@ -13,6 +13,7 @@ from twisted.protocols.tls import TLSMemoryBIOProtocol
 from zope.interface import implementer
 
 from mailproxy.config.model import Certificate, TLSProtocols
+from mailproxy.errors import ConfigError
 from mailproxy.logs import Logger
 from mailproxy.tls.contexts import KeyPair, dnsNames, makeContext, setGroups
 
@@ -70,7 +71,11 @@ class ServerTLS:
         """Build a certificate's context and enter its subjects; the first to have one keeps it."""
         pair = KeyPair.load(entry.cert, entry.key)
         self.expiries[name] = pair.certificate.not_valid_after_utc
-        context = self._build(pair)
+        try:
+            context = self._build(pair)
+        except ConfigError as error:
+            problems = [f"tls.certificate.{name}: {problem}" for problem in error.problems]
+            raise ConfigError(problems) from error
         for subject in dnsNames(pair.certificate) if entry.subjects is None else entry.subjects:
             key = subject.lower().removesuffix(".").encode("ascii", "backslashreplace")
             if self._contexts.setdefault(key, context) is not context:

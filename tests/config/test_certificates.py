@@ -99,7 +99,14 @@ class DateTests(ConfigTestCase):
         end = readChain(self.directory / "main.pem")[0].not_valid_after_utc
         (warning,) = self.dates(end + timedelta(seconds=1))
         self.assertIn(f"expired at {end:%Y-%m-%d}", warning)
-        self.assertEqual(self.dates(end), [])
+
+    def test_expiresSoon(self) -> None:
+        """From 14 days before its end, with the date; and not a moment earlier."""
+        end = readChain(self.directory / "main.pem")[0].not_valid_after_utc
+        for moment in (end, end - timedelta(days=14) + timedelta(seconds=1)):
+            (warning,) = self.dates(moment)
+            self.assertIn(f"expires at {end:%Y-%m-%d}", warning)
+        self.assertEqual(self.dates(end - timedelta(days=14)), [])
 
     def test_notYetValid(self) -> None:
         """A clock that is wrong, or a certificate for later."""

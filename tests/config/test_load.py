@@ -90,6 +90,14 @@ class FileTests(ConfigTestCase):
         self.assertTrue(problems[0].startswith(f"mapping.file.path: {path.absolute()}:1: "))
         self.assertTrue(problems[1].startswith(f"mapping.file.path: {path.absolute()}:3: "))
 
+    def test_badLinesAndUndeclaredDestinationsComeTogether(self) -> None:
+        """One kind of mistake does not hide the other."""
+        self.write("accounts", "anna\nben odl\n")
+        problems = self.problems(MINIMAL)
+        self.assertEqual(len(problems), 2)
+        self.assertIn(":1: ", problems[0])
+        self.assertIn('destination "odl" is not declared', problems[1])
+
     def test_mappingToAnUndeclaredDestination(self) -> None:
         """At its first line."""
         path = self.write("accounts", "ben old\nanna odl\n")

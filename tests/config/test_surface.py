@@ -45,6 +45,37 @@ class DefaultTests(SynchronousTestCase):
         self.assertEqual(OAuth().jwt_username_claim, "email")
 
 
+class AdvertisedTests(ConfigTestCase):
+    """What an operator may promise on top."""
+
+    def test_whatIsSaidByItselfIsNotWritten(self) -> None:
+        """An `AUTH=` in the clear would offer what is refused, LOGINDISABLED refuse what is not."""
+        for word in ("STARTTLS", "starttls", "LOGINDISABLED", "AUTH=PLAIN"):
+            text = changed(extra=f'[capabilities.imap]\nadvertise = ["IMAP4rev1", "{word}"]')
+            self.assertIn(word, self.assertProblem(text, "capabilities.imap.advertise: "))
+
+    def test_aWordIsOneWord(self) -> None:
+        """A space would make two of it."""
+        text = changed(extra='[capabilities.imap]\nadvertise = ["X Y"]')
+        self.assertProblem(text, "capabilities.imap.advertise")
+
+
+class TogetherTests(ConfigTestCase):
+    """A bad value does not hide what else is wrong with its table."""
+
+    def test_badValueAndUndeclaredDefault(self) -> None:
+        """One inside the table, one between tables."""
+        text = changed(
+            (
+                'default_destination = "old"',
+                'default_destination = "odl"\nmaster_user_separators = [""]',
+            )
+        )
+        problems = self.problems(text)
+        self.assertTrue(any("master_user_separators" in each for each in problems), problems)
+        self.assertTrue(any("odl" in each for each in problems), problems)
+
+
 class RouteTests(ConfigTestCase):
     """What an `[[http.route]]` may say."""
 

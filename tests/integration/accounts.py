@@ -1,5 +1,7 @@
 """The accounts of the integration tests, and strangers' addresses from documentation ranges."""
 
+import attrs
+
 from tests.integration.dovecot import Account
 
 ALICE = Account("alice@example.org", b"wonderland")
@@ -19,3 +21,9 @@ STRANGER = ("192.0.2.7", 40007)
 
 VIP = ("198.51.100.1", 993)
 """The address that such a client connected to."""
+
+
+def at(name: str, account: Account = ALICE) -> Account:
+    """The account's namesake in the domain of the destination `name`: there its tests keep it."""
+    local, _, _ = account.name.partition("@")
+    return attrs.evolve(account, name=f"{local}@{name}.example")

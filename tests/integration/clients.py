@@ -163,6 +163,28 @@ def swaks(target: Target, account: Account | None, *more: str) -> Finished:
     return runProgram([*command, *more], "swaks")
 
 
+def msmtp(
+    folder: Path, target: Target, account: Account, recipient: str, content: bytes
+) -> Finished:
+    """Send `content` with msmtp, the server's certificate verified."""
+    rc = folder / "msmtprc"
+    rc.write_text(f"""\
+account default
+host {target.host}
+port {target.port}
+from {account.name}
+auth on
+user {account.name}
+password {_quoted(account.password.decode())}
+tls on
+tls_starttls {"off" if target.implicit else "on"}
+tls_trust_file {target.caFile}
+""")
+    rc.chmod(0o600)
+    command = ["msmtp", "--file", str(rc), "--debug", "--", recipient]
+    return runProgram(command, "msmtp", stdin=content.decode())
+
+
 def opensslClient(target: Target, protocol: str, stdin: str, *more: str) -> Finished:
     """Shake hands with `openssl s_client`, verifying, and send `stdin` as it is.
 

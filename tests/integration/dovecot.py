@@ -1,17 +1,17 @@
 """A real Dovecot (2.3) on loopback ports, with accounts, mail and tokens that a test chooses.
 
 Four ports are always there: IMAP with STARTTLS, IMAP over TLS, and both again behind a PROXY
-header. What else differs between mail systems is an option. To know when a test looks at privacy:
-Dovecot calls a connection secure whose two addresses are equal, or whose client it trusts, and
-takes a cleartext login there whatever its settings are. Come from 127.0.0.2, or name a client in a
-PROXY header, to be refused.
+header; other protocols have as many when they are asked for. What else differs between mail
+systems is an option. To know when a test looks at privacy: Dovecot calls a connection secure whose
+two addresses are equal, or whose client it trusts, and takes a cleartext login there whatever its
+settings are. Come from 127.0.0.2, or name a client in a PROXY header, to be refused.
 """
 
 import enum
 import grp
 import os
 import pwd
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import attrs
@@ -20,6 +20,7 @@ from tests.integration.certificates import Authority, CertificateFiles
 from tests.integration.messages import Maildir
 from tests.integration.network import freePort
 from tests.integration.process import ChildServer, LogFile, requireProgram
+from tests.integration.services import Doors, listenerSettings, serviceSettings
 from tests.integration.tokens import TokenIssuer
 
 LOOPBACK = "127.0.0.0/8"
@@ -38,11 +39,14 @@ class Account:
     """A mail account or, with `master`, somebody who may open every account.
 
     The password is bytes, since real ones are not always UTF-8. Dovecot refuses NUL and tab in one.
+
+    :ivar closed: why nobody gets in though the password is right; one word. Empty: they do.
     """
 
     name: str
     password: bytes = attrs.field(repr=False)
     master: bool = False
+    closed: str = ""
 
 
 @attrs.frozen
@@ -53,10 +57,12 @@ class Options:
     :ivar capability: the IMAP capabilities before the login, without STARTTLS and AUTH=, which
         Dovecot adds; one without SASL-IR, for instance. None: its own.
     :ivar masterSeparator: between account and master user in a login name.
-    :ivar trustsIdentity: believe an `x-originating-ip` that loopback clients send with ID, and
-        take their cleartext logins.
+    :ivar trustsIdentity: believe what loopback clients say by ID or XCLIENT about who they are,
+        and take their cleartext logins.
     :ivar tokens: whose access tokens are good; the `email` claim names the account.
     :ivar failureDelay: whole seconds before a refused login is answered.
+    :ivar protocols: what it speaks beside IMAP: pop3, managesieve, submission, lmtp.
+    :ivar saslPort: where other servers ask it for logins; 0: nowhere.
     :ivar extra: further lines for the configuration file; they win.
     """
 
@@ -67,6 +73,8 @@ class Options:
     trustsIdentity: bool = False
     tokens: TokenIssuer | None = None
     failureDelay: int = 0
+    protocols: Sequence[str] = ()
+    saslPort: int = 0
     extra: str = ""
 
 
@@ -92,6 +100,7 @@ class Dovecot(ChildServer):
 
     :ivar hostname: the name in its certificate, `NAME.test`; `localhost` and `127.0.0.1` are there
         too.
+    :ivar doors: the ports of each protocol.
     :ivar imap: port with STARTTLS (or plain); `imaps`: implicit TLS; `imapProxied` and
         `imapsProxied`: the same, and a PROXY header comes first.
     """
@@ -113,14 +122,22 @@ class Dovecot(ChildServer):
         self.options = options
         self.imap, self.imaps = freePort(), freePort()
         self.imapProxied, self.imapsProxied = freePort(), freePort()
+        self.doors: Mapping[str, Doors] = {
+            "imap": Doors(self.imap, self.imaps, self.imapProxied, self.imapsProxied),
+            **{name: Doors.free() for name in options.protocols},
+        }
         self.certificate = authority.issue(self.hostname, "localhost", "127.0.0.1")
         self._users = ServerUsers.here()
 
     def ports(self) -> Sequence[int]:
-        """All four, or the two without TLS."""
-        if self.options.privacy is Privacy.NONE:
-            return self.imap, self.imapProxied
-        return self.imap, self.imaps, self.imapProxied, self.imapsProxied
+        """Those of all protocols; without TLS half of them."""
+        doors = [port for each in self.doors.values() for port in each.ports(tls=self.hasTLS)]
+        return [*doors, self.options.saslPort] if self.options.saslPort else doors
+
+    @property
+    def hasTLS(self) -> bool:
+        """Whether it has any."""
+        return self.options.privacy is not Privacy.NONE
 
     def command(self) -> Sequence[str]:
         """Dovecot's master process in the foreground."""
@@ -148,6 +165,7 @@ class Dovecot(ChildServer):
             _loginSettings(self.options),
             _accountSettings(self.folder, self.options.tokens is not None),
             _listenerSettings(self),
+            serviceSettings(self.doors, tls=self.hasTLS),
             self.options.extra,
         ]
         self._write("dovecot.conf", "\n".join(sections))
@@ -181,10 +199,14 @@ class Dovecot(ChildServer):
 def _passwdLines(accounts: Iterable[Account], *, master: bool) -> str:
     """A passwd-file; passwords in hexadecimal, so that a colon or a quote in one is no matter."""
     return "".join(
-        f"{account.name}:{{PLAIN.HEX}}{account.password.hex()}:::::\n"
+        f"{account.name}:{{PLAIN.HEX}}{account.password.hex()}::::::{_closed(account)}\n"
         for account in accounts
         if account.master == master
     )
+
+
+def _closed(account: Account) -> str:
+    return f"nologin reason={account.closed}" if account.closed else ""
 
 
 def _baseSettings(folder: Path, users: ServerUsers) -> str:
@@ -195,7 +217,6 @@ def _baseSettings(folder: Path, users: ServerUsers) -> str:
 base_dir = {folder}/run
 state_dir = {folder}/run
 log_path = {folder}/dovecot.log
-protocols = imap
 listen = 127.0.0.1
 default_internal_user = {users.internal}
 default_internal_group = {group}
@@ -206,6 +227,7 @@ mail_gid = {mailGroup}
 first_valid_uid = 1
 first_valid_gid = 1
 mail_max_userip_connections = 0
+postmaster_address = postmaster@localhost
 """
     if users.login == users.mail:
         for service in ("anvil", "imap-login", "stats"):
@@ -271,19 +293,16 @@ userdb {{
 
 def _listenerSettings(server: Dovecot) -> str:
     """The login process serves many connections: a start per connection would be most of a test."""
-    hasTLS = server.options.privacy is not Privacy.NONE
-    implicit = "ssl = yes\n" if hasTLS else ""
+    secure, secureProxied = (server.imaps, server.imapsProxied) if server.hasTLS else (0, 0)
+    implicit = "ssl = yes\n" if server.hasTLS else ""
     listeners = [
-        _listener("imap", server.imap, ""),
-        _listener("imap-proxied", server.imapProxied, "haproxy = yes\n"),
-        _listener("imaps", server.imaps if hasTLS else 0, implicit),
-        _listener(
-            "imaps-proxied", server.imapsProxied if hasTLS else 0, f"haproxy = yes\n{implicit}"
-        ),
+        listenerSettings("imap", server.imap, ""),
+        listenerSettings("imap-proxied", server.imapProxied, "haproxy = yes\n"),
+        listenerSettings("imaps", secure, implicit),
+        listenerSettings("imaps-proxied", secureProxied, f"haproxy = yes\n{implicit}"),
     ]
-    return f"service imap-login {{\nservice_count = 0\n{''.join(listeners)}}}\n"
-
-
-def _listener(name: str, port: int, flags: str) -> str:
-    """One socket; port 0 closes it, which the standard `imaps` needs when there is no TLS."""
-    return f"inet_listener {name} {{\nport = {port}\n{flags}}}\n"
+    sasl = listenerSettings("sasl", server.options.saslPort, "address = 127.0.0.1\n")
+    return (
+        f"service imap-login {{\nservice_count = 0\n{''.join(listeners)}}}\n"
+        f"service auth {{\n{sasl}}}\n"
+    )

@@ -13,6 +13,7 @@ from tests.integration.dovecot import Account, Dovecot
 from tests.integration.network import freePort, isListening
 from tests.integration.process import waitUntil
 from tests.integration.proxy import Answer, ProxyProcess
+from tests.integration.services import Server
 from tests.integration.shared import SharedServers
 from tests.integration.wire import LineClient, base64Of, plain
 
@@ -21,12 +22,12 @@ Table: TypeAlias = dict[str, Any]
 TOKEN = "not-a-secret-outside-of-these-tests-0001"
 
 
-def listener(tls: str = "implicit", **more: object) -> Table:
+def listener(tls: str = "implicit", **more: Any) -> Table:
     """A `[listener.NAME]` for IMAP on a port of its own."""
     return {"protocol": "imap", "bind": [f"127.0.0.1:{freePort()}"], "tls": tls, **more}
 
 
-def standardListeners(**more: object) -> dict[str, Table]:
+def standardListeners(**more: Any) -> dict[str, Table]:
     """The two that most tests need: `imaps` and `imap`, with the same further keys."""
     return {"imaps": listener(**more), "imap": listener("starttls", **more)}
 
@@ -46,6 +47,21 @@ def behind(server: Dovecot, tls: str = "implicit", **more: object) -> Table:
     return destination(secure if tls == "implicit" else open_, server.hostname, tls, **more)
 
 
+def listenersFor(protocol: str, **more: object) -> dict[str, Table]:
+    """A protocol's two, `secure` and `upgrading`, with the same further keys."""
+    return {
+        "secure": listener("implicit", protocol=protocol, **more),
+        "upgrading": listener("starttls", protocol=protocol, **more),
+    }
+
+
+def reaching(server: Server, protocol: str, tls: str = "implicit", **more: object) -> Table:
+    """A server as a destination for one protocol; with `proxy_protocol`, ports with a header."""
+    port = server.doors[protocol].port(tls, proxied=bool(more.get("proxy_protocol")))
+    endpoints = {protocol: {"port": port, "tls": tls}}
+    return destination(port, server.hostname, tls, protocol=endpoints, **more)
+
+
 def settings(
     authority: Authority, listeners: Mapping[str, Table], destinations: Mapping[str, Table]
 ) -> Table:
@@ -62,6 +78,12 @@ def settings(
     }
 
 
+def loginLine(account: Account) -> bytes:
+    """A whole login in one line, tagged `l`."""
+    message = plain(account.name, account.password)
+    return b"l AUTHENTICATE PLAIN " + base64Of(message) + b"\r\n"
+
+
 class ProxyTestCase(SharedServers, SynchronousTestCase):
     """Tests of one proxy, started once for the class; `startServers` sets the attributes.
 
@@ -74,7 +96,7 @@ class ProxyTestCase(SharedServers, SynchronousTestCase):
 
     authority: ClassVar[Authority]
     context: ClassVar[ssl.SSLContext]
-    proxy: ClassVar[ProxyProcess]
+    proxy: ProxyProcess
     secrets: ClassVar[set[bytes]]
 
     def setUp(self) -> None:
@@ -105,15 +127,22 @@ class ProxyTestCase(SharedServers, SynchronousTestCase):
 
         :param accounts: the mapping file.
         """
-        cls.proxy = ProxyProcess(config, cls.authority)
-        cls.proxy.writeMapping(accounts or {})
-        stack.enter_context(cls.proxy)
+        cls.proxy = cls.startAnother(stack, config, accounts)
+
+    @classmethod
+    def startAnother(
+        cls, stack: ExitStack, config: Table, accounts: Mapping[str, str] | None = None
+    ) -> ProxyProcess:
+        """Start a proxy beside the first."""
+        proxy = ProxyProcess(config, cls.authority)
+        proxy.writeMapping(accounts or {})
+        return stack.enter_context(proxy)
 
     # Clients
 
     def connect(self, name: str = "imaps", **more: Any) -> LineClient:
         """A client of that listener, TLS done as its mode asks, the greeting not read."""
-        implicit = self.context if self.modeOf(name) == "implicit" else None
+        implicit = self.context if self.proxy.modeOf(name) == "implicit" else None
         client = LineClient(self.proxy.portOf(name), implicit, **more)
         self.addCleanup(client.close)
         return client
@@ -122,7 +151,7 @@ class ProxyTestCase(SharedServers, SynchronousTestCase):
         """The same, past the greeting and past STARTTLS where the listener has that."""
         client = self.connect(name, **more)
         self.assertTrue(client.readLine().startswith(b"* OK [CAPABILITY "))
-        if self.modeOf(name) == "starttls":
+        if self.proxy.modeOf(name) == "starttls":
             self.assertOK(client.command(b"s STARTTLS"))
             client.startTLS(self.context)
         return client
@@ -135,17 +164,19 @@ class ProxyTestCase(SharedServers, SynchronousTestCase):
 
     def logIn(self, client: LineClient, account: Account) -> list[bytes]:
         """Log in with any bytes for a password; the answer, its last line tagged `l`."""
-        sent = base64Of(plain(account.name, account.password))
-        return client.command(b"l AUTHENTICATE PLAIN " + sent)
+        client.send(loginLine(account))
+        return client.readUntil(b"l ")
+
+    def sendLogin(self, account: Account, name: str = "imaps") -> LineClient:
+        """A client whose login is on its way; the answer will be tagged `l`."""
+        client = self.greeted(name)
+        client.send(loginLine(account))
+        return client
 
     def target(self, name: str = "imaps") -> clients.Target:
         """That listener, as programs are told about it."""
-        implicit = self.modeOf(name) == "implicit"
+        implicit = self.proxy.modeOf(name) == "implicit"
         return clients.Target(self.proxy.portOf(name), self.authority.caFile, implicit)
-
-    def modeOf(self, name: str) -> str:
-        """A listener's TLS mode."""
-        return str(self.proxy.config["listener"][name]["tls"])
 
     def home(self, client: LineClient) -> str:
         """Which server a logged-in client is on: its first message's subject says so."""
@@ -168,9 +199,7 @@ class ProxyTestCase(SharedServers, SynchronousTestCase):
     def health(self, name: str) -> Table:
         """What management says of a destination."""
         [found] = [
-            each
-            for each in self.api("GET", "/destinations").json()
-            if each["destination"] == name
+            each for each in self.api("GET", "/destinations").json() if each["destination"] == name
         ]
         return dict(found)
 
@@ -194,9 +223,7 @@ class ProxyTestCase(SharedServers, SynchronousTestCase):
         self.assertRegex(reply[-1], rb"\A\S+ NO \[UNAVAILABLE\] ", reply)
         self.assertNotIn(b"AUTHENTICATIONFAILED", b"".join(reply))
 
-    def assertEventually(
-        self, condition: Any, message: str, timeout: float = 10.0
-    ) -> None:
+    def assertEventually(self, condition: Any, message: str, timeout: float = 10.0) -> None:
         """`condition` becomes true in time."""
         self.assertTrue(waitUntil(condition, timeout), message)
 

@@ -28,6 +28,9 @@ STOP_TIMEOUT = 15.0
 _SYSTEM_FOLDERS = ("/usr/sbin", "/sbin", "/usr/local/sbin")
 _PACKAGES = frozenset(Path(__file__).with_name("packages.txt").read_text("ascii").split())
 
+_UNPACKED = Path("/usr/local/lib/mailproxy-test-servers")
+"""Where `.ci/unpack` puts the packages of `unpacked.txt`."""
+
 
 class ServerFailed(Exception):
     """A child did not start or stop as it should; the text ends with what it printed."""
@@ -46,6 +49,17 @@ def requireProgram(program: str, package: str) -> str:
     if path is None:
         raise SkipTest(f"{program} is not installed: apt-get install {package}")
     return path
+
+
+def requireUnpacked(program: str, package: str) -> str:
+    """The path of a program whose package cannot be installed beside another; else a skip.
+
+    :param program: its path from the package's root.
+    """
+    path = _UNPACKED / program
+    if not path.exists():
+        raise SkipTest(f"{path} is missing: .ci/unpack {package}")
+    return str(path)
 
 
 def waitUntil(condition: Callable[[], bool], timeout: float) -> bool:

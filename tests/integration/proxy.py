@@ -47,6 +47,7 @@ class ProxyProcess(ChildServer):
     :param config: the configuration as nested mappings; change `config` and call `start` or
         send SIGHUP after `writeConfiguration` to try another.
     :param arguments: further ones for the plugin (`--demo`, `--log-format json`).
+    :param flags: further ones for twistd itself, in front of it (`--logfile`, `--uid`).
     """
 
     def __init__(
@@ -55,13 +56,14 @@ class ProxyProcess(ChildServer):
         authority: Authority,
         *,
         arguments: Sequence[str] = (),
+        flags: Sequence[str] = (),
         env: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__("proxy")
-        self.config = config
+        self.config = dict(config)
         self.configFile = self.folder / "mailproxy.toml"
         self._authority = authority
-        self._arguments = arguments
+        self._arguments, self._flags = arguments, flags
         self._env = env or {}
 
     def writeConfiguration(self) -> None:
@@ -80,7 +82,7 @@ class ProxyProcess(ChildServer):
 
     def command(self) -> Sequence[str]:
         """The interpreter that runs the tests, with twistd in the foreground."""
-        twistd = [sys.executable, "-c", _RUN, "-n", "--pidfile="]
+        twistd = [sys.executable, "-c", _RUN, "-n", "--pidfile=", *self._flags]
         return [*twistd, "mailproxy", "--config", str(self.configFile), *self._arguments]
 
     def environment(self) -> Mapping[str, str]:
@@ -98,9 +100,13 @@ class ProxyProcess(ChildServer):
             binds += [bind] if isinstance(bind, str) else bind
         return [port for port in map(_portOf, binds) if port is not None]
 
+    def modeOf(self, listener: str) -> str:
+        """A listener's TLS mode."""
+        return str(self.config["listener"][listener]["tls"])
+
     def portOf(self, listener: str) -> int:
         """The port of a listener's first `bind`."""
-        [bind, *_] = dict(_namedTables(self.config.get("listener")))[listener]["bind"]
+        [bind, *_] = self.config["listener"][listener]["bind"]
         port = _portOf(bind)
         assert port is not None, "the first bind is not HOST:PORT"
         return port
@@ -131,13 +137,9 @@ def callAPI(
 
 def _tables(value: object) -> list[Mapping[str, Any]]:
     """The tables among the values of a table of tables."""
-    return [table for _, table in _namedTables(value)]
-
-
-def _namedTables(value: object) -> list[tuple[str, Mapping[str, Any]]]:
     if not isinstance(value, Mapping):
         return []
-    return [(name, table) for name, table in value.items() if isinstance(table, Mapping)]
+    return [table for table in value.values() if isinstance(table, Mapping)]
 
 
 def _portOf(bind: object) -> int | None:

@@ -17,11 +17,17 @@ MOST_KEPT = 1_000_000
 
 
 class Peer(Wire):
-    """The server's end of a connection."""
+    """The server's end of a connection.
 
-    def __init__(self, connection: socket.socket, received: bytearray) -> None:
+    :ivar upgrade: what STARTTLS is to be done with; None where there is no such thing.
+    """
+
+    def __init__(
+        self, connection: socket.socket, received: bytearray, upgrade: ssl.SSLContext | None
+    ) -> None:
         super().__init__(connection)
         self._received = received
+        self.upgrade = upgrade
 
     def startTLS(self, context: ssl.SSLContext) -> None:
         """Do the handshake now, as the server."""
@@ -58,12 +64,18 @@ class ScriptedServer:
     :ivar failures: what went wrong in scripts: a test should find it empty.
     """
 
-    def __init__(self, script: Script, context: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self,
+        script: Script,
+        context: ssl.SSLContext | None = None,
+        upgrade: ssl.SSLContext | None = None,
+    ) -> None:
         """Listen at once.
 
         :param context: begin each connection with TLS.
+        :param upgrade: for scripts that begin TLS themselves.
         """
-        self._script, self._context = script, context
+        self._script, self._context, self._upgrade = script, context, upgrade
         self.received = bytearray()
         self.failures: list[BaseException] = []
         self.connections = self.active = 0
@@ -83,7 +95,7 @@ class ScriptedServer:
             threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
     def _serve(self, connection: socket.socket) -> None:
-        with Peer(connection, self.received) as peer:
+        with Peer(connection, self.received, self._upgrade) as peer:
             try:
                 if self._context is not None:
                     peer.startTLS(self._context)

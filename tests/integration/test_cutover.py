@@ -30,7 +30,8 @@ class CutOverTests(ProxyTestCase):
         cls.keepSecret(ALICE, BOB, HELPDESK)
         accounts = [ALICE, BOB, HELPDESK]
         cls.legacy, cls.new = (
-            stack.enter_context(Dovecot(name, cls.authority, accounts)) for name in ("legacy", "new")
+            stack.enter_context(Dovecot(name, cls.authority, accounts))
+            for name in ("legacy", "new")
         )
         for server in (cls.legacy, cls.new):
             for account in (ALICE, BOB):
@@ -67,13 +68,6 @@ class CutOverTests(ProxyTestCase):
         """Map Alice to that destination."""
         answer = self.api("PUT", "/mappings", identifier=ALICE.name, destination=name)
         self.assertEqual(answer.status, 200, answer.text)
-
-    def sendLogin(self, account: Account = ALICE) -> LineClient:
-        """A client whose login is on its way."""
-        client = self.greeted()
-        sent = base64Of(plain(account.name, account.password))
-        client.send(b"l AUTHENTICATE PLAIN " + sent + b"\r\n")
-        return client
 
     # Map
 
@@ -165,7 +159,7 @@ class CutOverTests(ProxyTestCase):
         """Held, mapped, released: the login sees the new server, and others never waited."""
         answer = self.api("POST", "/connections/delay", identifier=ALICE.name, seconds=60)
         self.assertEqual(answer.status, 200)
-        held = [self.sendLogin(), self.sendLogin()]
+        held = [self.sendLogin(ALICE), self.sendLogin(ALICE)]
         self.assertEqual(self.home(self.loggedIn(BOB)), "legacy")
         for client in held:
             with self.assertRaises(TimeoutError):
@@ -180,7 +174,7 @@ class CutOverTests(ProxyTestCase):
         """After its time the login goes on; a client that leaves meanwhile is forgotten."""
         self.api("POST", "/connections/delay", identifier=ALICE.name, seconds=1)
         started = time.monotonic()
-        leaver, client = self.sendLogin(), self.sendLogin()
+        leaver, client = self.sendLogin(ALICE), self.sendLogin(ALICE)
         leaver.close()
         self.assertOK(client.readUntil(b"l "))
         self.assertGreater(time.monotonic() - started, 0.9)

@@ -1,8 +1,13 @@
-"""The demonstration's mail servers, asked by a real client over real sockets and real TLS."""
+"""The demonstration: its mail servers, asked by a real client, and what it tells people to try."""
 
 import imaplib
+import json
+import os
+import re
+import signal
 import ssl
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,11 +15,15 @@ from typing import Any, TypeVar
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
-from twisted.trial.unittest import TestCase
+from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from mailproxy.demo.files import CERTIFICATE, choosePorts, writeFiles
 from mailproxy.demo.mail import ACCOUNTS, messagesFor
 from mailproxy.demo.stage import makeServers
+from tests.integration.clients import runProgram
+from tests.integration.network import isListening
+from tests.integration.process import ChildServer, requireProgram
+from tests.integration.proxy import PROJECT
 
 T = TypeVar("T")
 
@@ -79,3 +88,78 @@ class ServersTests(TestCase):
         self.assertEqual((status, len(lines)), ("OK", 2))
         self.assertIn(b'"You are on the new server"', lines[0])
         self.assertIn(b"UID 2", lines[1])
+
+
+class DemoProcess(ChildServer):
+    """`twistd -n mailproxy --demo` as somebody runs it who has just installed it."""
+
+    def command(self) -> Sequence[str]:
+        """The interpreter that runs the tests, with twistd in the foreground."""
+        run = "from twisted.scripts.twistd import run; run()"
+        return [sys.executable, "-c", run, "-n", "--pidfile=", "mailproxy", "--demo"]
+
+    def environment(self) -> Mapping[str, str]:
+        """A configuration in the environment is not the demonstration's, and not looked at."""
+        temporary = {"TMPDIR": str(self.folder), "PROXY_CONFIG": "/nowhere"}
+        return {**os.environ, **temporary, "PYTHONPATH": str(PROJECT)}
+
+    def ports(self) -> Sequence[int]:
+        """Chosen when it starts; see `printed`."""
+        return []
+
+    def printed(self) -> str:
+        """What it says when it runs."""
+        self.output.waitForLine("Stop with Control-C", timeout=20)
+        return self.output.text()
+
+
+class GuideTests(SynchronousTestCase):
+    """The lines that are printed, run by a shell as they are."""
+
+    def setUp(self) -> None:
+        """Start it."""
+        requireProgram("curl", "curl")
+        self.demo = DemoProcess("demo").start()
+        self.addCleanup(self.demo.close)
+        text = self.demo.printed()
+        self.commands = re.findall(r"(?m)^    (\S.*)$", text)
+
+    def shell(self, command: str) -> str:
+        """Paste a line; what is printed."""
+        done = runProgram(["sh", "-c", command], "curl")
+        self.assertEqual(done.status, 0, f"{command}\n{done.output}")
+        return done.output
+
+    def test_eachLineDoesWhatItSays(self) -> None:
+        """Mail from the old server, the move of one account, its mail from the new server."""
+        first, upgraded, asked, moved, again = self.commands
+        self.assertEqual(first, again)
+        self.assertIn("server legacy.", self.shell(first))
+        self.assertIn("server new.", self.shell(upgraded))
+        self.assertEqual(self.facts(self.shell(asked))["destination"], "legacy")
+        self.assertIn("mapped", self.shell(moved))
+        self.assertIn("server new.", self.shell(again))
+        self.assertEqual(self.facts(self.shell(asked))["destination"], "new")
+
+    def facts(self, printed: str) -> dict[str, Any]:
+        """The JSON in what curl printed beside its progress."""
+        found: dict[str, Any] = json.loads(printed[printed.index("{") : printed.rindex("}") + 1])
+        return found
+
+    def test_itLeavesNothingBehind(self) -> None:
+        """Control-C ends it with status 0; its files are gone and its ports free."""
+        ports = [int(port) for port in re.findall(r"127\.0\.0\.1:(\d+)", "".join(self.commands))]
+        self.assertTrue(ports and all(map(isListening, ports)))
+        self.demo.signal(signal.SIGINT)
+        self.assertEqual(self.demo.wait(), 0)
+        self.assertEqual([path.name for path in self.demo.folder.iterdir()], ["output"])
+        self.assertFalse(any(map(isListening, ports)))
+        self.assertNotIn("Traceback", self.demo.output.text())
+
+    def test_twoCanRunAtOnce(self) -> None:
+        """The second takes other ports."""
+        other = DemoProcess("demo").start()
+        self.addCleanup(other.close)
+        second = re.findall(r"(?m)^    (\S.*)$", other.printed())
+        self.assertNotEqual(self.commands, second)
+        self.assertIn("server legacy.", self.shell(second[0]))

@@ -1,4 +1,4 @@
-"""What goes over a bridge: much, pushed, pipelined, half-closed; and the clients that people use."""
+"""What goes over a bridge: much, pushed, pipelined, half-closed; and the usual clients."""
 
 import hashlib
 import re

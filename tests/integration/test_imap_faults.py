@@ -4,111 +4,14 @@ goes astray."""
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
-import attrs
-
-from tests.integration.accounts import ALICE
+from tests.integration.accounts import ALICE, at
 from tests.integration.certificates import Authority, CertificateFiles, pinOf, serverContext
-from tests.integration.dovecot import Account
+from tests.integration.faults import AT_LOGIN, BEFORE_LOGIN, WITHOUT_STARTTLS, afterSTARTTLS
 from tests.integration.front import ProxyTestCase, Table, destination, settings, standardListeners
-from tests.integration.scripted import (
-    Peer,
-    Script,
-    ScriptedServer,
-    answering,
-    greeting,
-    saying,
-    wellBehaved,
-)
-from tests.integration.wire import LineClient, base64Of, oauthBearer, plain
-
-
-def at(name: str) -> Account:
-    """Alice's namesake on the destination `name`."""
-    return attrs.evolve(ALICE, name=f"alice@{name}.example")
-
-
-def reset(peer: Peer) -> None:
-    """Reset the connection instead of a greeting."""
-    peer.reset()
-
-
-def resetAtLogin(peer: Peer) -> None:
-    """Reset the connection when the login has come."""
-    peer.send(greeting())
-    peer.readLine()
-    peer.reset()
-
-
-def atLogin(data: bytes, *, thenHold: bool = False) -> Script:
-    """Greet, read the login, say this, and close or keep silent."""
-
-    def script(peer: Peer) -> None:
-        peer.send(greeting())
-        peer.readLine()
-        peer.send(data)
-        if thenHold:
-            peer.hold()
-
-    return script
-
-
-def endlessAnswer(peer: Peer) -> None:
-    """Answer the login with lines that never end."""
-    peer.send(greeting())
-    peer.readLine()
-    while True:
-        peer.send(b"* XNEWS " + b"x" * 1000 + b"\r\n")
-
-
-def afterSTARTTLS(data: bytes) -> Script:
-    """Say this in one segment with the OK, before the handshake."""
-
-    def script(peer: Peer) -> None:
-        peer.send(greeting(b"STARTTLS LOGINDISABLED"))
-        tag, _, _ = peer.readLine().partition(b" ")
-        peer.send(tag + b" OK go on\r\n" + data)
-        peer.hold()
-
-    return script
-
-
-BEFORE_LOGIN = {
-    "silence": saying(b"", thenHold=True),
-    "closed": saying(b""),
-    "reset": reset,
-    "halfline": saying(b"* OK [CAPABILITY IMAP4rev1 AUTH=PLAIN"),
-    "halflineheld": saying(b"* OK half a li", thenHold=True),
-    "longline": saying(b"* OK " + b"x" * 1_000_000, thenHold=True),
-    "http": saying(b"HTTP/1.1 400 Bad Request\r\n\r\n"),
-    "preauth": saying(b"* PREAUTH [CAPABILITY IMAP4rev1] you are root\r\n", thenHold=True),
-    "bye": saying(b"* BYE too many of you\r\n"),
-    "nothingoffered": answering([], capabilities=b"LOGINDISABLED"),
-    "literal": saying(b"* OK {1000000}\r\n" + b"y" * 1_000_000, thenHold=True),
-}
-"""Endpoints without TLS, trusted with passwords, that fail before they are told one."""
-
-AT_LOGIN = {
-    "logincloses": atLogin(b""),
-    "loginresets": resetAtLogin,
-    "loginsilent": atLogin(b"", thenHold=True),
-    "loginhalf": atLogin(b"P1 O"),
-    "loginbye": atLogin(b"* BYE [UNAVAILABLE] going down\r\n"),
-    "loginlong": atLogin(b"* " + b"x" * 1_000_000, thenHold=True),
-    "loginendless": endlessAnswer,
-    "loginnonsense": atLogin(b"P1 MAYBE try it\r\n", thenHold=True),
-}
-"""The same, but they fail when they have the login."""
-
-WITHOUT_STARTTLS = {
-    "notoffered": answering([], capabilities=b"AUTH=PLAIN SASL-IR"),
-    "refused": answering([b"NO not today"], capabilities=b"STARTTLS AUTH=PLAIN SASL-IR"),
-    "injected": afterSTARTTLS(b"* CAPABILITY IMAP4rev1 AUTH=PLAIN SASL-IR\r\n"),
-    "notls": afterSTARTTLS(b""),
-    "preauthed": saying(b"* PREAUTH [CAPABILITY IMAP4rev1 STARTTLS] in\r\n", thenHold=True),
-}
-"""Endpoints that are to be upgraded, and must not get a password without that."""
+from tests.integration.scripted import Script, ScriptedServer, answering, wellBehaved
+from tests.integration.wire import base64Of, oauthBearer, plain
 
 
 class BackendFaultTests(ProxyTestCase):
@@ -143,14 +46,17 @@ class BackendFaultTests(ProxyTestCase):
             tables[name] = destination(port, "localhost", "plain", allow_plaintext_auth=True)
         for name, of in (("hiddenwords", "words"), ("hiddenlater", "later")):
             tables[name] = {**tables[of], "hide_auth_errors": True}
-        for name, script in WITHOUT_STARTTLS.items():
-            tables[name] = destination(cls.script(stack, name, script).port, "localhost", "starttls")
+        upgrade = serverContext(cls.authority.issue("good.test"))
+        for name, script in {**WITHOUT_STARTTLS, "upgraded": afterSTARTTLS(b"")}.items():
+            able = upgrade if name in ("injected", "upgraded") else None
+            port = cls.script(stack, name, script, upgrade=able).port
+            tables[name] = destination(port, "good.test", "starttls")
         return tables
 
     @classmethod
-    def script(cls, stack: ExitStack, name: str, script: Script, **more: object) -> ScriptedServer:
+    def script(cls, stack: ExitStack, name: str, script: Script, **more: Any) -> ScriptedServer:
         """Start a backend."""
-        cls.servers[name] = stack.enter_context(ScriptedServer(script, **more))  # type: ignore[arg-type]
+        cls.servers[name] = stack.enter_context(ScriptedServer(script, **more))
         return cls.servers[name]
 
     @classmethod
@@ -177,16 +83,9 @@ class BackendFaultTests(ProxyTestCase):
             tables[f"tls{name}"] = destination(cls.servers[name].port, "good.test")
         return tables
 
-    def sendLogin(self, name: str, front: str = "imaps") -> LineClient:
-        """A client whose login to that destination is on its way."""
-        client = self.greeted(front)
-        sent = base64Of(plain(at(name).name, ALICE.password))
-        client.send(b"l AUTHENTICATE PLAIN " + sent + b"\r\n")
-        return client
-
     def assertAllUnavailable(self, *names: str) -> None:
         """Logins to each get the temporary failure, a good-bye and the end; all wait at once."""
-        waiting = {name: self.sendLogin(name) for name in names}
+        waiting = {name: self.sendLogin(at(name)) for name in names}
         for name, client in waiting.items():
             reply = client.readUntil(b"l ")
             self.assertEqual(len(reply), 1, name)
@@ -218,7 +117,7 @@ class BackendFaultTests(ProxyTestCase):
 
     def test_aBackendThatFailsAfterTheLogin(self) -> None:
         """The client is let in before the bridge ends; then its connection ends too."""
-        client = self.sendLogin("good")
+        client = self.sendLogin(at("good"))
         self.assertOK(client.readUntil(b"l "))
         client.send(b"hello\r\n")
         self.assertEqual(client.readLine(), b"* echo hello")
@@ -229,6 +128,7 @@ class BackendFaultTests(ProxyTestCase):
         """STARTTLS not offered, refused, with bytes behind its OK, or without a handshake."""
         self.assertAllUnavailable(*WITHOUT_STARTTLS)
         self.assertReceivedNoSecret(*WITHOUT_STARTTLS)
+        self.assertOK(self.sendLogin(at("upgraded")).readUntil(b"l "))
 
     def test_injectedBytesAreNamedInTheLog(self) -> None:
         """Whoever looks into it finds what was wrong."""
@@ -242,7 +142,7 @@ class BackendFaultTests(ProxyTestCase):
         self.assertAllUnavailable(*bad)
         self.assertReceivedNoSecret(*bad)
         for name in ("certgood", "certpinned"):
-            self.assertOK(self.sendLogin(name).readUntil(b"l "))
+            self.assertOK(self.sendLogin(at(name)).readUntil(b"l "))
 
     def test_theLogTellsWhatIsWrongWithACertificate(self) -> None:
         """Each cause in words that an operator can act on."""
@@ -274,7 +174,7 @@ class BackendFaultTests(ProxyTestCase):
             ("hiddenwords", b"l NO [AUTHENTICATIONFAILED] Authentication failed."),
             ("hiddenlater", b"l NO [UNAVAILABLE] Temporarily unavailable, try again later."),
         ):
-            client = self.sendLogin(name)
+            client = self.sendLogin(at(name))
             self.assertEqual(client.readUntil(b"l "), [words])
             self.assertOK(self.logIn(client, at("good")))
 
@@ -291,7 +191,7 @@ class BackendFaultTests(ProxyTestCase):
         """While we dial, while we wait for the answer, and bridged."""
         for name in ("silence", "tlssilence", "loginsilent", "good"):
             mark = self.proxy.log.mark()
-            client = self.sendLogin(name)
+            client = self.sendLogin(at(name))
             found = partial(self.connections, destination=name)
             self.assertEventually(found, f"no session on {name}")
             client.reset()

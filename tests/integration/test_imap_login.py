@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import attrs
 
-from tests.integration.accounts import ALICE, HELPDESK, ODD
+from tests.integration.accounts import ALICE, HELPDESK, ODD, at
 from tests.integration.dovecot import Account, Dovecot, Options, Privacy
 from tests.integration.front import ProxyTestCase, behind, settings, standardListeners
 from tests.integration.messages import message
@@ -17,12 +17,6 @@ from tests.integration.tokens import TokenIssuer
 from tests.integration.wire import LineClient, base64Of, oauthBearer, plain, xoauth2
 
 WRONG = Account(ALICE.name, b"certainly not this one")
-
-
-def at(name: str, account: Account = ALICE) -> Account:
-    """The account's namesake that lives on the destination `name`."""
-    local, _, _ = account.name.partition("@")
-    return attrs.evolve(account, name=f"{local}@{name}.example")
 
 
 class LoginTests(ProxyTestCase):

@@ -40,6 +40,10 @@ class FakeControl:
         """Note it."""
         return self._answer("stats")
 
+    def metrics(self) -> Deferred[str]:
+        """Note it."""
+        return self._answer("metrics").addCallback(str)
+
     def destinations(self) -> Deferred[list[Facts]]:
         """Note it."""
         return self._answer("destinations")
@@ -77,6 +81,10 @@ class FakeControl:
     def kick(self, identifier: str) -> Deferred[int]:
         """Note it."""
         return self._answer("kick", identifier)
+
+    def reload(self) -> Deferred[list[str]]:
+        """Note it."""
+        return self._answer("reload")
 
     def delay(self, identifier: str, seconds: int) -> Deferred[None]:
         """Note it."""

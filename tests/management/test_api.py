@@ -19,6 +19,8 @@ from mailproxy.errors import (
 )
 from mailproxy.management import Guard, ManagementAPI
 from mailproxy.management.api import CALLS
+from mailproxy.management.openapi import document
+from mailproxy.metrics import CONTENT_TYPE
 from tests.management.support import BEARER, TOKEN, FakeControl, Reply
 
 FACTS = {"identifier": "größe", "cached": True}
@@ -26,6 +28,7 @@ FACTS = {"identifier": "größe", "cached": True}
 # call, query, what the control answers, what it is asked, the text of the answer
 DONE: tuple[tuple[str, str, Any, tuple[Any, ...], object], ...] = (
     ("GET /stats", "", FACTS, ("stats",), FACTS),
+    ("GET /metrics", "", "mailproxy_x 1\n", ("metrics",), "mailproxy_x 1\n"),
     ("GET /destinations", "", [FACTS], ("destinations",), [FACTS]),
     ("POST /destinations/reset", "destination=new", None, ("resetDestination", "new"), "reset\n"),
     ("GET /mappings", "identifier=ann%2Bx", FACTS, ("mapping", "ann+x"), FACTS),
@@ -38,6 +41,13 @@ DONE: tuple[tuple[str, str, Any, tuple[Any, ...], object], ...] = (
     ),
     ("DELETE /mappings", "identifier=ann", True, ("removeMapping", "ann"), "removed\n"),
     ("DELETE /mappings", "identifier=ann", False, ("removeMapping", "ann"), "absent\n"),
+    (
+        "POST /config/reload",
+        "",
+        ["admin", "server.threads"],
+        ("reload",),
+        {"reloaded": True, "note": "needs a restart: admin, server.threads"},
+    ),
     ("POST /mappings/reload", "", None, ("reloadMappings",), "reloaded\n"),
     ("POST /cache/invalidate", "", None, ("invalidate", None), "invalidated\n"),
     ("POST /cache/invalidate", "identifier=ann", None, ("invalidate", "ann"), "invalidated\n"),
@@ -137,9 +147,9 @@ class CallTests(APICase):
         verifyObject(IControl, self.control)
 
     def test_everyCallIsTested(self) -> None:
-        """Each call but `/healthz` stands in the table of answers."""
+        """Each call that asks the control stands in the table of answers."""
         calls = {f"{call.method} {call.path}" for call in CALLS}
-        self.assertEqual(calls, {"GET /healthz", *(call for call, *_ in DONE)})
+        self.assertEqual(calls, {"GET /healthz", "GET /openapi.json", *(call for call, *_ in DONE)})
 
     def test_callsAskTheControl(self) -> None:
         """The decoded parameters reach the control; its answer comes back as text or JSON."""
@@ -148,10 +158,19 @@ class CallTests(APICase):
             reply = self.ask(call, query)
             self.assertEqual((reply.status, self.control.asked), (200, [asked]), call)
             if isinstance(expected, str):
-                self.assertEqual((reply.text, reply.headers["content-type"]), (expected, TEXT))
+                kind = CONTENT_TYPE if call == "GET /metrics" else TEXT
+                self.assertEqual((reply.text, reply.headers["content-type"]), (expected, kind))
             else:
                 self.assertEqual(json.loads(reply.body), expected)
                 self.assertEqual(reply.headers["content-type"], "application/json")
+
+    def test_theDescriptionIsServed(self) -> None:
+        """To operators alone, and without a question to the control."""
+        reply = self.ask("GET /openapi.json")
+        self.assertEqual(reply.headers["content-type"], "application/json")
+        self.assertEqual(json.loads(reply.body), document(CALLS))
+        self.assertEqual(self.control.asked, [])
+        self.assertEqual(self.ask("GET /openapi.json", Authorization="").status, 401)
 
     def test_failuresHaveTheirStatus(self) -> None:
         """Each way in which the control fails has its status, and a text that says what."""
@@ -214,7 +233,7 @@ class RoutingTests(APICase):
     def test_unknownPathsAreNotFound(self) -> None:
         """Near misses too; none is a redirection."""
         near = "/ /x /Stats /stats/x /stats// //stats /stats%00 /mapping /mappings/x /mappings//x"
-        far = "/config/reload /metrics /stats/.. /healthz/x /* /%2e /%ff"
+        far = "/config/reloads /metric /openapi /stats/.. /healthz/x /* /%2e /%ff"
         for path in (*near.split(), *far.split()):
             self.assertRefused(self.ask(f"GET {path}"), 404, "not found")
         self.assertRefused(self.ask("POST /mappings//reload"), 404, "not found")

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.defer import gatherResults
 from zope.interface.verify import verifyObject
 
-from mailproxy.errors import MappingError
+from mailproxy.errors import InvalidIdentifier
 from mailproxy.mapping.interfaces import IMappingSource, IWritableMappingSource
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class SourceContract(_Base):
         source = await self.makeSource()
         for identifier in ODD:
             if identifier in self.refused:
-                await self.assertFailure(source.store(identifier, "new"), MappingError)
+                await self.assertFailure(source.store(identifier, "new"), InvalidIdentifier)
                 self.assertIsNone(await source.lookup(identifier), identifier)
                 self.assertIs(await source.remove(identifier), False, identifier)
             else:

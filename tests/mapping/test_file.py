@@ -14,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface.verify import verifyObject
 
 from mailproxy.config.table import Table
-from mailproxy.errors import ConfigError, MappingError
+from mailproxy.errors import ConfigError, InvalidIdentifier, MappingError
 from mailproxy.mapping import file
 from mailproxy.mapping.file import FileSource
 from mailproxy.mapping.interfaces import IReloadableMappingSource
@@ -252,7 +252,7 @@ class WriteTests(FileCase):
         """What the grammar would read as something else never gets into the file."""
         before = self.path.read_bytes()
         for identifier in ("#ann", "", "a b", "a\nb new"):
-            self.failureResultOf(self.source.store(identifier, "new"), MappingError)
+            self.failureResultOf(self.source.store(identifier, "new"), InvalidIdentifier)
         self.failureResultOf(self.source.store("ann", "old\nbob new"), MappingError)
         self.assertEqual(self.path.read_bytes(), before)
 

@@ -1,14 +1,16 @@
 """Dialogues in memory: the server side is ours, the client is played by the test."""
 
 from collections.abc import Callable
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import attrs
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
 
+from mailproxy.errors import Refusal
 from mailproxy.origin import Address, Origin
-from mailproxy.protocols.base import Login
+from mailproxy.protocols.base import AuthResult, Dismissed, Login, Verdict
 from mailproxy.protocols.server import Promises, ProxyServer, ServerSettings
 from mailproxy.sasl import Mechanism
 from mailproxy.stream import Creator
@@ -38,9 +40,10 @@ def serverSettings(
     maxAttempts: int = 3,
     context: Creator | None = None,
     trusts: Callable[[Address], bool] = trustNobody,
+    capabilities: tuple[bytes, ...] = (b"IMAP4rev1", b"SASL-IR"),
 ) -> ServerSettings:
     """Say what a listener's clients are promised; without more, everything without TLS."""
-    promises = Promises(mechanisms, cleartext, (b"IMAP4rev1", b"SASL-IR"), b"ready")
+    promises = Promises(mechanisms, cleartext, capabilities, b"ready")
     return ServerSettings(promises, maxAttempts, context, trusts)
 
 
@@ -104,6 +107,45 @@ class Talk(Generic[S]):
         self.network.pump()
         self.ask(answer)
         return found[0].value if isinstance(found[0], Failure) else found[0]
+
+
+class DialogueCase(SynchronousTestCase):
+    """Dialogues in one chunk; subclasses cut the same bytes otherwise.
+
+    :cvar segments: how what the client sends arrives.
+    """
+
+    segments: ClassVar[Segments] = Segments.WHOLE
+
+    def assertPassword(self, talk: Talk[Any], user: bytes, password: bytes) -> None:
+        """The client has logged in with this name and password."""
+        assert talk.login is not None, talk.client.received
+        credentials = talk.login.credentials
+        self.assertEqual(credentials.response, b"\0" + user + b"\0" + password)
+
+    def assertMessage(self, talk: Talk[Any], mechanism: Mechanism, message: bytes) -> None:
+        """The client has logged in with this SASL message."""
+        assert talk.login is not None, talk.client.received
+        credentials = talk.login.credentials
+        self.assertEqual((credentials.mechanism, credentials.response), (mechanism, message))
+
+    def assertDismissed(self, talk: Talk[Any], refusal: Refusal | None) -> None:
+        """The dialogue is over, for this reason."""
+        assert isinstance(talk.ending, Dismissed), talk.ending
+        self.assertIs(talk.ending.refusal, refusal)
+
+    def reject(self, talk: Talk[Any], result: AuthResult, *, hide: bool = False) -> bytes:
+        """Let the backend refuse the login; returns what the client hears until its next one."""
+        assert talk.login is not None, talk.client.received
+        talk.server.reject(talk.login, result, hide=hide)
+        talk.resume()
+        return talk.client.take()
+
+    def accept(self, talk: Talk[Any], preamble: bytes, reply: bytes) -> bytes:
+        """Let the backend accept the login; returns what the client hears."""
+        assert talk.login is not None, talk.client.received
+        talk.server.accept(talk.login, AuthResult(Verdict.ACCEPTED, preamble, reply))
+        return talk.ask(b"")
 
 
 def plain(**changes: Any) -> ServerSettings:

@@ -1,5 +1,6 @@
 """The conversation with a backend, as all protocols share it, in the words of none of them."""
 
+from base64 import b64encode
 from typing import Any, cast
 
 import attrs
@@ -12,29 +13,16 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailproxy import sasl
-from mailproxy.config.model import TLSProtocols
 from mailproxy.errors import BackendFailed, PeerGone, ProtocolError, Stage
-from mailproxy.protocols.base import AuthResult, Challenge, Verdict
+from mailproxy.protocols.base import AuthResult, Verdict
 from mailproxy.protocols.client import ClientSettings, ProxyClient, ProxyClientFactory
-from mailproxy.sasl import Credentials
-from mailproxy.tls import BackendOptions, BackendTLS
+from mailproxy.sasl import Credentials, Mechanism
+from tests.protocols.backend import PLAINTEXT, backendTLS, upgrading
 from tests.protocols.talk import ORIGIN
 from tests.support import Network, Peer
 
 PASSWORD = b"correct horse"
 CREDENTIALS = sasl.fromPassword(b"ann", PASSWORD)
-PLAINTEXT = ClientSettings(context=None, startTLS=False, cleartext=True, introduces=False)
-
-
-def backendTLS(name: str = "mail.example.com", *, invalid: bool = True) -> BackendTLS:
-    """Make a destination's TLS; by default it takes any certificate."""
-    options = BackendOptions(serverName=name, protocols=TLSProtocols(), allowInvalid=invalid)
-    return BackendTLS(options)
-
-
-def upgrading() -> ClientSettings:
-    """Settings of an endpoint with STARTTLS."""
-    return ClientSettings(context=backendTLS(), startTLS=True, cleartext=False, introduces=False)
 
 
 class WordClient(ProxyClient):
@@ -43,8 +31,10 @@ class WordClient(ProxyClient):
     def __init__(self, clock: Any) -> None:
         super().__init__(clock)
         self.steps: list[str] = []
+        self.offered = frozenset({b"PLAIN"})
+        self.atOnce, self.plainly = True, False
 
-    async def _exchange(self, word: bytes) -> bytes:
+    async def _say(self, word: bytes) -> bytes:
         self.steps.append(word.decode())
         self.send(word + b"\n")
         line = await self.readLine()
@@ -60,24 +50,40 @@ class WordClient(ProxyClient):
 
     async def requestTLS(self) -> None:
         """Ask for TLS."""
-        await self._exchange(b"tls")
+        await self._say(b"tls")
 
     async def readCapabilities(self) -> None:
         """Ask what is offered."""
-        await self._exchange(b"capabilities")
+        await self._say(b"capabilities")
 
     async def introduce(self) -> None:
         """Say who the client is."""
-        await self._exchange(b"introduce")
+        await self._say(b"introduce")
 
-    async def replay(self, credentials: Credentials, challenge: Challenge) -> AuthResult:
-        """Send the password."""
+    @property
+    def mechanisms(self) -> frozenset[bytes]:
+        """What the test says."""
+        return self.offered
+
+    def sendAuthenticate(self, mechanism: bytes, initial: bytes) -> bool:
+        """Send both at once, or the mechanism alone."""
         self.steps.append("login")
-        self.send(credentials.secret + b"\n")
+        self.send(mechanism + (b" " + initial if self.atOnce else b"") + b"\n")
+        return self.atOnce
+
+    async def readStep(self) -> bytes | AuthResult:
+        """Read `?challenge` or the answer."""
         line = await self.readLine()
         if line == b"nonsense":
             raise ProtocolError("nonsense")
-        return AuthResult(Verdict.ACCEPTED, b"", line)
+        return line[1:] if line[:1] == b"?" else AuthResult(Verdict.ACCEPTED, b"", line)
+
+    async def logInPlainly(self, credentials: Credentials) -> AuthResult | None:
+        """Send the password, if the test allows it."""
+        if not self.plainly:
+            return None
+        self.send(b"plainly " + credentials.secret + b"\n")
+        return AuthResult(Verdict.ACCEPTED, b"", await self.readLine())
 
 
 class WordClientFactory(ProxyClientFactory):
@@ -88,6 +94,11 @@ class WordClientFactory(ProxyClientFactory):
 
 async def noChallenge(_: bytes) -> None:
     """Answer nothing."""
+
+
+async def echo(message: bytes) -> bytes:
+    """Answer what was asked."""
+    return message
 
 
 class ClientCase(SynchronousTestCase):
@@ -118,6 +129,7 @@ class ClientCase(SynchronousTestCase):
         self.say(b"hello\n")
         self.say(b"some\n")
         self.say(b"welcome\n")
+        self.say(b"more\n")
         self.successResultOf(self.prepared)
 
     def failure(self, deferred: "Deferred[Any]") -> BackendFailed:
@@ -131,7 +143,7 @@ class PrepareTests(ClientCase):
     """The order of steps before a login, and what goes wrong at each."""
 
     def test_orderWithoutTLS(self) -> None:
-        """Greeting, capabilities, introduction; each only after the last was answered."""
+        """Greeting, capabilities, introduction, and the capabilities that hold after it."""
         self.begin(PLAINTEXT)
         self.assertEqual(self.client.steps, ["greeting"])
         self.say(b"hello\n")
@@ -139,8 +151,12 @@ class PrepareTests(ClientCase):
         self.say(b"some\n")
         self.assertNoResult(self.prepared)
         self.say(b"welcome\n")
+        self.assertNoResult(self.prepared)
+        self.say(b"more\n")
         self.successResultOf(self.prepared)
-        self.assertEqual(self.client.steps, ["greeting", "capabilities", "introduce"])
+        self.assertEqual(
+            self.client.steps, ["greeting", "capabilities", "introduce", "capabilities"]
+        )
 
     def test_orderWithStartTLS(self) -> None:
         """TLS comes right behind the greeting, and all else behind TLS."""
@@ -150,7 +166,7 @@ class PrepareTests(ClientCase):
         self.upgrade()
         self.assertTrue(self.client.secure)
         self.assertEqual(self.backend.take(), b"capabilities\n")
-        self.say(b"some\nwelcome\n")
+        self.say(b"some\nwelcome\nmore\n")
         self.successResultOf(self.prepared)
 
     def test_wordsInjectedBehindTheConsentAbort(self) -> None:
@@ -269,6 +285,59 @@ class LoginTests(ClientCase):
         self.say(b"nonsense\n")
         failed = self.failure(login)
         self.assertEqual((failed.stage, failed.retry), (Stage.LOGIN, False))
+
+
+class WayTests(ClientCase):
+    """Which way a login goes, and what is said on it."""
+
+    def begun(
+        self, credentials: Credentials, *offered: bytes, plainly: bool = False, atOnce: bool = True
+    ) -> bytes:
+        """Log in at a backend with these mechanisms; returns what it hears."""
+        self.prepareWholly()
+        self.client.offered = frozenset(offered)
+        self.client.plainly, self.client.atOnce = plainly, atOnce
+        self.backend.take()
+        self.login = Deferred.fromCoroutine(self.client.login(credentials, echo))
+        self.network.pump()
+        return self.backend.take()
+
+    def test_clientsOwnWayComesFirst(self) -> None:
+        """Whatever else is offered: the message goes on unchanged."""
+        line = b64encode(CREDENTIALS.response)
+        heard = self.begun(CREDENTIALS, b"LOGIN", b"PLAIN", plainly=True)
+        self.assertEqual(heard, b"PLAIN %b\n" % line)
+
+    def test_thenTheProtocolsOwnCommandThenLOGIN(self) -> None:
+        """For a password that these can carry."""
+        heard = self.begun(CREDENTIALS, b"LOGIN", plainly=True)
+        self.assertEqual(heard, b"plainly %b\n" % PASSWORD)
+        self.assertEqual(self.begun(CREDENTIALS, b"LOGIN"), b"LOGIN YW5u\n")
+        self.say(b"?eA==\n")
+        self.assertEqual(self.backend.take(), b64encode(PASSWORD) + b"\r\n")
+        self.say(b"in\n")
+        self.assertEqual(self.successResultOf(self.login).reply, b"in")
+
+    def test_noWayIsNoRefusal(self) -> None:
+        """A master user or a token does not fit into name and password: nothing is sent."""
+        master = sasl.decode(Mechanism.PLAIN, b"ann\0root\0secret")
+        token = sasl.decode(Mechanism.XOAUTH2, b"user=ann\1auth=Bearer token\1\1")
+        for credentials in (master, token):
+            self.assertEqual(self.begun(credentials, b"LOGIN", plainly=True), b"")
+            failed = self.failure(self.login)
+            self.assertEqual((failed.stage, failed.retry), (Stage.UNSUPPORTED, False))
+
+    def test_whatIsAskedBeyondIsTheClients(self) -> None:
+        """Once our own message is said, each challenge is the client's to answer."""
+        heard = self.begun(CREDENTIALS, b"PLAIN", atOnce=False)
+        self.assertEqual(heard, b"PLAIN\n")
+        self.say(b"?\n")
+        self.assertEqual(self.backend.take(), b64encode(CREDENTIALS.response) + b"\r\n")
+        for challenge in (b"eA==", b"eHk=", b""):
+            self.say(b"?%b\n" % challenge)
+            self.assertEqual(self.backend.take(), challenge + b"\r\n")
+        self.say(b"in\n")
+        self.successResultOf(self.login)
 
 
 class FakeConnector:

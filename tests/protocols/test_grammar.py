@@ -157,20 +157,23 @@ class LiteralTests(SynchronousTestCase):
     """A line that ends in a literal's announcement."""
 
     def test_theSizeAndWhetherItWaits(self) -> None:
-        """`{5}` waits for our consent, `{5+}` comes unasked; the largest size is ten digits."""
+        """`{5}` waits for our consent, `{5+}` comes unasked; absurd sizes are sizes too."""
         for line, expected in (
             (b"LOGIN {5}", (5, False)),
             (b"LOGIN {5+}", (5, True)),
             (b"{0}", (0, False)),
             (b"x {9999999999+}", (9_999_999_999, True)),
             (b"x~{7}", (7, False)),
+            (b"{0005}", (5, False)),
+            (b"{99999999999999999999999999+}", (9_999_999_999, True)),
+            (b"{%b}" % (b"9" * 6000), (9_999_999_999, False)),
         ):
             self.assertEqual(literalAtEnd(line), expected)
 
     def test_anythingElseAnnouncesNothing(self) -> None:
-        """No digits, signs, too many digits, or not at the end."""
+        """No digits, signs, or not at the end."""
         for line in (b"", b"LOGIN", b"{}", b"{+}", b"{-1}", b"{5-}", b"{5} ", b"{5}\n", b"{5",
-                     b"5}", b"{ 5}", b"{99999999999}", b"{\xd9\xa5}"):  # fmt: skip
+                     b"5}", b"{ 5}", b"{\xd9\xa5}"):  # fmt: skip
             self.assertIsNone(literalAtEnd(line), line)
 
 

@@ -405,11 +405,32 @@ class LiteralLimitTests(IMAPCase):
         self.assertEqual(talk.ask(b"a LOGIN {65537+}\r\n"), b"")
         self.assertDismissed(talk, Refusal.TOO_BIG)
 
+    def test_absurdLiteralEndsTheDialogue(self) -> None:
+        """Its content is never taken for commands."""
+        talk = self.begin()
+        self.assertEqual(talk.ask(b"a LOGIN {99999999999999999999999999+}\r\nb NOOP\r\n"), b"")
+        self.assertDismissed(talk, Refusal.TOO_BIG)
+
+    def test_literalOfABadCommandIsNoCommand(self) -> None:
+        """Neither behind a bad tag nor alone on its line."""
+        for start in (b"a+ NOOP {8+}", b"* x {8+}", b"{8+}"):
+            self.assertEqual(
+                self.begin().ask(start + b"\r\nb NOOP\r\n\r\nc NOOP\r\n"),
+                b"* BAD Unknown or malformed command.\r\nc OK Completed.\r\n",
+            )
+
     def test_literalsCountTogether(self) -> None:
         """64 KiB is the limit for a whole command, not for each of its parts."""
         talk = self.begin()
         talk.ask(b"a LOGIN {100+}\r\n" + b"x" * 100 + b" {65500+}\r\n")
         self.assertDismissed(talk, Refusal.TOO_BIG)
+
+    def test_textBehindALiteralCountsToo(self) -> None:
+        """Each part may be short enough, and the command too long all the same."""
+        talk = Talk(IMAPServer, serverSettings(), Segments.WHOLE)
+        talk.ask(b"a LOGIN {100+}\r\n" + b"x" * 100 + b" " * 65500 + b"y\r\n")
+        self.assertDismissed(talk, Refusal.TOO_BIG)
+        self.assertIsNone(talk.login)
 
 
 class LinesTests(DialogueTests, IDTests, StartTLSTests, LoginTests, AuthenticateTests):

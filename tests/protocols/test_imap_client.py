@@ -15,8 +15,8 @@ from mailproxy.protocols.base import AuthResult, Verdict
 from mailproxy.protocols.client import ClientSettings
 from mailproxy.protocols.imap import IMAPClient
 from mailproxy.sasl import Credentials, Mechanism
+from tests.protocols.backend import PLAINTEXT, upgrading
 from tests.protocols.talk import ORIGIN
-from tests.protocols.test_client import PLAINTEXT, upgrading
 from tests.support import Network, Peer, Segments
 
 ALL = b"IMAP4rev1 SASL-IR LITERAL+ ID AUTH=PLAIN AUTH=OAUTHBEARER AUTH=XOAUTH2"
@@ -319,7 +319,7 @@ class LoginTests(ClientCase):
         self.assertEqual(self.hear(b"* OK one moment\r\n+ go\r\n"), user + b" {7}\r\n")
         self.assertEqual(self.hear(b"+ go\r\n"), password + b"\r\n")
         self.hear(b"P1 OK in\r\n")
-        self.assertResult(Verdict.ACCEPTED, b"", b"OK in")
+        self.assertResult(Verdict.ACCEPTED, b"* OK one moment\r\n", b"OK in")
 
     def test_loginCommandWithOneLiteral(self) -> None:
         """Literal and quoted string mix in either order."""
@@ -378,15 +378,20 @@ class LoginTests(ClientCase):
         self.assertEqual(line, b"P1 AUTHENTICATE PLAIN %b\r\n" % b64encode(message))
 
     def test_refusals(self) -> None:
-        """NO and BAD are refusals; a code that says nothing of the password makes it temporary."""
+        """NO is a refusal if its code, or none, is about the credentials; the rest is temporary."""
         for reply, verdict in (
             (b"NO [AUTHENTICATIONFAILED] no", Verdict.REFUSED),
             (b"NO go away", Verdict.REFUSED),
-            (b"BAD what?", Verdict.REFUSED),
+            (b"NO [EXPIRED] old", Verdict.REFUSED),
+            (b"NO [AuthorizationFailed] not you", Verdict.REFUSED),
+            (b"NO [CONTACTADMIN] hm", Verdict.TEMPORARY),
+            (b"BAD what?", Verdict.TEMPORARY),
             (b"NO [UNAVAILABLE] later", Verdict.TEMPORARY),
             (b"NO [inuse] later", Verdict.TEMPORARY),
             (b"NO [LIMIT] later", Verdict.TEMPORARY),
             (b"NO the word [UNAVAILABLE] in a text", Verdict.REFUSED),
+            (b"NO xUNAVAILABLE] later", Verdict.REFUSED),
+            (b"NO [UNAVAILABLE later", Verdict.REFUSED),
         ):
             self.ready()
             self.login()
@@ -399,6 +404,14 @@ class LoginTests(ClientCase):
         self.login()
         self.hear(b"P1 MAYBE\r\n")
         self.assertEqual(self.failure(self.answered).stage, Stage.LOGIN)
+
+    def test_anotherTagIsNoAnswer(self) -> None:
+        """Nor is it passed on: it might be the client's own tag."""
+        for line in (b"a OK in\r\n", b"P0 OK in\r\n", b"garbage\r\n", b"\r\n"):
+            self.ready()
+            self.login()
+            self.hear(line)
+            self.assertEqual(self.failure(self.answered).stage, Stage.LOGIN)
 
     def test_byeThenClosed(self) -> None:
         """A backend that says BYE and goes has not refused the password."""
@@ -449,7 +462,7 @@ class ChallengeTests(ClientCase):
         self.login(BEARER)
         self.assertEqual(self.hear(b"+ e30=\r\n"), b"*\r\n")
         self.hear(b"P1 BAD cancelled\r\n")
-        self.assertResult(Verdict.REFUSED, b"", b"BAD cancelled")
+        self.assertResult(Verdict.TEMPORARY, b"", b"BAD cancelled")
 
     def test_tokenWithoutInitialResponse(self) -> None:
         """The first `+` asks for the token, the second is the challenge."""

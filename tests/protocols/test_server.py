@@ -455,6 +455,17 @@ class RelayTests(ServerCase):
             talk.ask(b"AUTH OAUTHBEARER %b\n" % b64encode(BEARER))
             self.assertIsNone(talk.relay(b"{}", answer))
 
+    def test_malformedAnswerIsNoAnswer(self) -> None:
+        """Whatever a client writes, it is not taken for its backend's fault."""
+        talk = begin()
+        talk.ask(b"AUTH OAUTHBEARER %b\n" % b64encode(BEARER))
+
+        async def broken(_: bytes) -> bytes:
+            raise ProtocolError("malformed")
+
+        self.patch(talk.server, "continuation", broken)
+        self.assertIsNone(talk.relay(b"{}", b""))
+
     def test_tooLongAnAnswerEndsTheDialogue(self) -> None:
         """The limit of a line holds here too."""
         talk = begin()

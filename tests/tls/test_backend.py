@@ -3,6 +3,7 @@
 import datetime
 import gc
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -56,11 +57,13 @@ def backendTLS(
     allowInvalid: bool = False,
     clientCertificate: KeyPair | None = None,
     trusted: trustme.CA | None = authority,
+    clock: Callable[[], float] = time.monotonic,
 ) -> BackendTLS:
     """Build a destination's creator that trusts the test authority."""
     authorities = () if trusted is None else (root(trusted),)
     return BackendTLS(
-        BackendOptions(name, protocols(), pin, allowInvalid, clientCertificate, authorities)
+        BackendOptions(name, protocols(), pin, allowInvalid, clientCertificate, authorities),
+        clock,
     )
 
 
@@ -366,6 +369,18 @@ class ResumptionTests(BackendCase):
                 self.assertTrue(creator.resumed(again.client.tls))
                 self.assertTrue(reusedByOpenSSL(again.client.connection))
                 creator.remember(again.client.tls)
+
+    def test_anHourAfterTheLastFullHandshakeTheChainIsLookedAtAgain(self) -> None:
+        """However often a session was resumed meanwhile, and brought a new ticket."""
+        now = [1000.0]
+        creator, other = backendTLS(clock=lambda: now[0]), server()
+        resumed = []
+        for _ in range(4):
+            conversation = self.assertAccepted(creator, other)
+            resumed.append(creator.resumed(conversation.client.tls))
+            creator.remember(conversation.client.tls)
+            now[0] += 1500
+        self.assertEqual(resumed, [False, True, True, False])
 
     def test_whatIsNotRememberedIsNotResumed(self) -> None:
         """A session that nobody vouched for is not offered."""

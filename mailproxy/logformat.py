@@ -1,0 +1,111 @@
+"""Log lines as JSON, written to where twistd's own flags send the log.
+
+Knows events, and the flags `--logfile`, `--syslog`, `--prefix` and `--nodaemon`; must not know what
+is logged. Text is left to twistd.
+"""
+
+import json
+import signal
+import sys
+import syslog
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from types import FrameType
+from typing import IO, Any
+
+from twisted.logger import FileLogObserver, ILogObserver, LogEvent, LogLevel, formatEvent
+from twisted.python.logfile import LogFile
+from zope.interface import implementer
+
+from mailproxy.logs import Logger, escaped
+
+__all__ = ["SyslogObserver", "asJSON", "jsonObserver"]
+
+DEFAULT_FILE = "twistd.log"
+"""Where a daemon logs that was not told where: twistd's own choice."""
+
+_TAKEN = frozenset({"time", "level", "system", "message", "traceback", "format", "isError"})
+"""Keys of our own, and those that Twisted adds for old observers."""
+
+_PRIORITIES = {
+    LogLevel.debug: syslog.LOG_DEBUG,
+    LogLevel.info: syslog.LOG_INFO,
+    LogLevel.warn: syslog.LOG_WARNING,
+    LogLevel.error: syslog.LOG_ERR,
+    LogLevel.critical: syslog.LOG_CRIT,
+}
+
+
+def asJSON(event: LogEvent) -> str | None:
+    """Write an event as one line: when, how important, who says it, the text and its fields.
+
+    Fields are those of our own events: others' may hold anything. None: there is nothing to say.
+    """
+    text, failure = formatEvent(event), event.get("log_failure")
+    if not text and failure is None:
+        return None
+    moment = datetime.fromtimestamp(event["log_time"], UTC)
+    facts = {
+        "time": moment.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "level": event["log_level"].name,
+        "system": event.get("log_namespace", "-"),
+        "message": text,
+    }
+    if isinstance(event.get("log_logger"), Logger):
+        facts |= {
+            name: value if isinstance(value, str | int | float | None) else escaped(value)
+            for name, value in event.items()
+            if not name.startswith("log_") and name not in _TAKEN
+        }
+    if failure is not None:
+        facts["traceback"] = failure.getTraceback()
+    return json.dumps(facts) + "\n"
+
+
+@implementer(ILogObserver)
+class SyslogObserver:
+    """Sends events to the system's log, each with its own priority."""
+
+    def __init__(self, prefix: str) -> None:
+        """Begin.
+
+        :param prefix: what the system's log calls us.
+        """
+        syslog.openlog(prefix)
+
+    def __call__(self, event: LogEvent) -> None:
+        """Send an event."""
+        line = asJSON(event)
+        if line is not None:
+            syslog.syslog(_PRIORITIES[event["log_level"]], line.rstrip("\n"))
+
+
+def jsonObserver(
+    flags: Mapping[str, Any], soon: Callable[[Callable[[], None]], object]
+) -> ILogObserver:
+    """Make the observer that writes JSON to where twistd would have written text.
+
+    :param flags: twistd's own options; none at all where something else runs us.
+    :param soon: has the reactor call a function, also from within a signal's handler.
+    """
+    if flags.get("syslog"):
+        return SyslogObserver(flags["prefix"])
+    return FileLogObserver(_open(flags, soon), asJSON)
+
+
+def _open(flags: Mapping[str, Any], soon: Callable[[Callable[[], None]], object]) -> IO[Any]:
+    """Open the file that the flags name; what a daemon writes can be rotated by SIGUSR1."""
+    name, stays = flags.get("logfile"), flags.get("nodaemon", True)
+    if name == "-" and not stays:
+        raise SystemExit("--logfile -: a daemon has no standard output")
+    if name == "-" or (stays and not name):
+        return sys.stdout
+    file: Any = LogFile.fromFullPath(name or DEFAULT_FILE)
+
+    def rotate(number: int, _: FrameType | None) -> None:
+        soon(file.rotate)
+
+    if not signal.getsignal(signal.SIGUSR1):
+        signal.signal(signal.SIGUSR1, rotate)
+    opened: IO[Any] = file
+    return opened

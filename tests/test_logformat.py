@@ -1,0 +1,185 @@
+"""JSON log lines: what each holds, and where twistd's flags send them."""
+
+import io
+import json
+import signal
+import sys
+import syslog
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from twisted.logger import FileLogObserver, ILogObserver, LogEvent, LogLevel
+from twisted.logger import Logger as TwistedLogger
+from twisted.python.logfile import LogFile
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
+
+from mailproxy.logformat import DEFAULT_FILE, SyslogObserver, asJSON, jsonObserver
+from mailproxy.logs import Logger
+
+
+def emitted(write: Callable[[TwistedLogger], None], kind: type[TwistedLogger] = Logger) -> LogEvent:
+    """The one event that a logger emits."""
+    events: list[LogEvent] = []
+    write(kind("mailproxy.some.Place", observer=events.append))  # type: ignore[arg-type]
+    (event,) = events
+    return event
+
+
+def parsed(event: LogEvent) -> dict[str, Any]:
+    """An event's line, read back."""
+    line = asJSON(event)
+    assert line is not None
+    assert line.endswith("\n") and line.count("\n") == 1 and line.isascii(), line
+    return dict(json.loads(line))
+
+
+class LineTests(SynchronousTestCase):
+    """One event, one line."""
+
+    def test_textAndFields(self) -> None:
+        """When, how important, who, the text; then the event's own fields by their names."""
+        event = emitted(
+            lambda log: log.warn("session {session}: {bytes}", session="s1", bytes=12, late=None)
+        )
+        event["log_time"] = 1700000000.1239
+        self.assertEqual(
+            parsed(event),
+            {
+                "time": "2023-11-14T22:13:20.123Z",
+                "level": "warn",
+                "system": "mailproxy.some.Place",
+                "message": "session s1: 12",
+                "session": "s1",
+                "bytes": 12,
+                "late": None,
+            },
+        )
+
+    def test_whateverIsLoggedIsOneLine(self) -> None:
+        """Line ends, other control characters and lone surrogates are escaped."""
+        found = parsed(emitted(lambda log: log.info("{x} {y}", x='a\r\n"\x1b[2J\udcff', y="ä")))
+        self.assertEqual(found["message"], "'a\\r\\n\"\\x1b[2J\\udcff ä".removeprefix("'"))
+        self.assertEqual(found["x"], 'a\\r\\n"\\x1b[2J\\udcff')
+
+    def test_objectsAreWrittenAsText(self) -> None:
+        """A field that JSON has no word for is one text."""
+        found = parsed(emitted(lambda log: log.info("x", where=Path("/a\nb"), many=("a", 1))))
+        self.assertEqual((found["where"], found["many"]), ("/a\\nb", "('a', 1)"))
+
+    def test_fieldsOfOthersStayOut(self) -> None:
+        """Twisted's own events hold objects that are nobody's business; their text is enough."""
+        event = emitted(lambda log: log.info("{a}", a="b"), TwistedLogger)
+        self.assertEqual(set(parsed(event)), {"time", "level", "system", "message"})
+
+    def test_aFieldTakesNobodysPlace(self) -> None:
+        """Ours go by their names, whatever an event calls its own."""
+        event = emitted(lambda log: log.info("said", message="x", time=1, system="y"))
+        found = parsed(event)
+        self.assertEqual((found["message"], found["system"]), ("said", "mailproxy.some.Place"))
+        self.assertIsInstance(found["time"], str)
+
+    def test_aBugHasItsTraceback(self) -> None:
+        """In a field of its own, on the same line; no local variable is in it."""
+
+        def fail(log: TwistedLogger) -> None:
+            password = "hidden-" + "word"
+            try:
+                raise ValueError("bad", len(password))
+            except ValueError:
+                log.failure("met a bug")
+
+        found = parsed(emitted(fail))
+        self.assertEqual((found["level"], found["message"]), ("critical", "met a bug"))
+        self.assertIn("ValueError: ('bad', 11)", found["traceback"])
+        self.assertNotIn("hidden-word", json.dumps(found))
+
+    def test_nothingToSayIsNoLine(self) -> None:
+        """An event without a text is left out."""
+        self.assertIsNone(asJSON({"log_time": 1.0, "log_level": LogLevel.info}))
+
+
+class PlaceTests(SynchronousTestCase):
+    """Where the lines go."""
+
+    def setUp(self) -> None:
+        """Note what would be rotated, and touch no signal."""
+        self.soon: list[Callable[[], None]] = []
+        self.handlers: dict[int, Any] = {}
+        self.patch(signal, "signal", self.handlers.__setitem__)
+        self.patch(signal, "getsignal", self.handlers.get)
+
+    def make(self, **flags: object) -> ILogObserver:
+        """The observer for these flags of twistd's."""
+        usual = {"syslog": False, "prefix": "twisted", "logfile": None, "nodaemon": False}
+        observer = jsonObserver({**usual, **flags}, self.soon.append)
+        verifyObject(ILogObserver, observer)
+        return observer
+
+    def test_standardOutput(self) -> None:
+        """In the foreground, or without twistd; not the stream that logging replaces later."""
+        out = io.StringIO()
+        self.patch(sys, "stdout", out)
+        for observer in (
+            self.make(nodaemon=True),
+            self.make(nodaemon=True, logfile="-"),
+            jsonObserver({}, self.soon.append),
+        ):
+            out.truncate(0)
+            observer(emitted(lambda log: log.info("hello")))
+            self.assertIn('"message": "hello"', out.getvalue())
+
+    def test_daemonHasNoStandardOutput(self) -> None:
+        """As twistd says itself."""
+        self.assertRaises(SystemExit, self.make, logfile="-")
+
+    def test_file(self) -> None:
+        """By name, in the foreground too; else a daemon's usual one."""
+        opened: list[str] = []
+        make = LogFile.fromFullPath
+
+        def note(name: str) -> Any:
+            opened.append(name)
+            return make(self.mktemp())
+
+        self.patch(LogFile, "fromFullPath", note)
+        for flags in ({"logfile": "a.log"}, {"logfile": "b.log", "nodaemon": True}, {}):
+            observer = self.make(**flags)
+            assert isinstance(observer, FileLogObserver)
+            self.addCleanup(observer._outFile.close)
+        self.assertEqual(opened, ["a.log", "b.log", DEFAULT_FILE])
+
+    def test_fileIsRotatedOnRequest(self) -> None:
+        """SIGUSR1 starts a new file, from within the reactor, unless somebody else has it."""
+        path = Path(self.mktemp())
+        observer = self.make(logfile=str(path))
+        assert isinstance(observer, FileLogObserver)
+        self.addCleanup(observer._outFile.close)
+        observer(emitted(lambda log: log.info("before")))
+        self.handlers[signal.SIGUSR1](signal.SIGUSR1, None)
+        (rotate,) = self.soon
+        rotate()
+        observer(emitted(lambda log: log.info("after")))
+        self.assertNotIn("before", path.read_text())
+        self.assertIn("after", path.read_text())
+
+        taken = self.handlers[signal.SIGUSR1]
+        other = self.make(logfile=self.mktemp())
+        assert isinstance(other, FileLogObserver)
+        self.addCleanup(other._outFile.close)
+        self.assertIs(self.handlers[signal.SIGUSR1], taken)
+
+    def test_systemLog(self) -> None:
+        """By the flags' prefix, each event with the priority of its level."""
+        calls: list[tuple[Any, ...]] = []
+        self.patch(syslog, "openlog", lambda *words: calls.append(words))
+        self.patch(syslog, "syslog", lambda *words: calls.append(words))
+        observer = self.make(syslog=True, prefix="mail")
+        self.assertIsInstance(observer, SyslogObserver)
+        observer(emitted(lambda log: log.info("fine")))
+        observer(emitted(lambda log: log.error("bad")))
+        observer({"log_time": 1.0, "log_level": LogLevel.info})
+        self.assertEqual(calls.pop(0), ("mail",))
+        self.assertEqual([number for number, _ in calls], [syslog.LOG_INFO, syslog.LOG_ERR])
+        self.assertEqual([json.loads(text)["message"] for _, text in calls], ["fine", "bad"])
