@@ -27,8 +27,9 @@ from mailproxy.mapping.cache import CacheSettings, MappingCache
 from mailproxy.mapping.interfaces import IMappingSource
 from mailproxy.metrics import Metrics, Snapshot
 from mailproxy.origin import Address
+from mailproxy.protocols.base import ServerSettings
 from mailproxy.protocols.client import ClientSettings, ProxyClientFactory
-from mailproxy.protocols.server import ProxyServerFactory, ServerSettings
+from mailproxy.protocols.server import ProxyServerFactory
 from mailproxy.registry import Registry
 from mailproxy.routing import Router
 from mailproxy.session import Resources, Session

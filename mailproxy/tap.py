@@ -49,6 +49,7 @@ from mailproxy.mapping.redis import RedisSettings, RedisSource
 from mailproxy.mapping.sql import SQLSource, Statements
 from mailproxy.notify import VARIABLE as NOTIFY_VARIABLE
 from mailproxy.notify import Notifier
+from mailproxy.passage import Passage
 from mailproxy.protocols.imap import IMAPClientFactory, IMAPServerFactory
 from mailproxy.protocols.managesieve import ManageSieveClientFactory, ManageSieveServerFactory
 from mailproxy.protocols.passthrough import (
@@ -60,7 +61,6 @@ from mailproxy.protocols.pop3 import POP3ClientFactory, POP3ServerFactory
 from mailproxy.protocols.submission import SubmissionClientFactory, SubmissionServerFactory
 from mailproxy.proxy import Conversations, Proxy
 from mailproxy.reload import Reloader
-from mailproxy.session import Passage
 from mailproxy.sockets import Door, SocketReactor, makeDoors
 from mailproxy.tls import BackendOptions, BackendTLS
 from mailproxy.tls.failures import describe

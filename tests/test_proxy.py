@@ -13,11 +13,12 @@ from mailproxy.dial import DialReactor, Target
 from mailproxy.errors import MappingError, Stage
 from mailproxy.logs import Logger
 from mailproxy.origin import Address
+from mailproxy.passage import Passage
 from mailproxy.protocols.imap import IMAPClientFactory, IMAPServerFactory
 from mailproxy.protocols.passthrough import SMTPClientFactory
 from mailproxy.proxy import FLUSH_PATIENCE, PROBE, REPORT_INTERVAL, Conversations, Proxy
 from mailproxy.sasl import Mechanism, fromPassword
-from mailproxy.session import Passage, Session
+from mailproxy.session import Session
 from tests.config.support import ConfigTestCase
 from tests.dialling import Backend, Dialling
 from tests.stage import LOGIN, Client, MemorySource, endAll
