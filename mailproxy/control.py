@@ -155,7 +155,7 @@ class LocalControl:
             "routed_to_default": route.toDefault,
             "cached": cached,
             "ground": route.ground.value,
-            "source": runtime.config.mapping.source.value,
+            "source": runtime.config.mapping.source,
             "endpoints": _endpoints(runtime.config.destination[route.destination]),
         }
 

@@ -15,7 +15,8 @@ from mailproxy.config.model import Listener as ListenerConfig
 from mailproxy.config.values import Network, ProxyProtocol, TLSMode
 from mailproxy.errors import ProtocolError
 from mailproxy.origin import Address, Origin, sessionID
-from mailproxy.protocols.server import ProxyServer, ProxyServerFactory, ServerSettings
+from mailproxy.protocols.base import ServerSettings
+from mailproxy.protocols.server import ProxyServer, ProxyServerFactory
 from mailproxy.session import Place, Resources, Session
 from mailproxy.stream import Creator
 from mailproxy.waiting import TimedOut, within

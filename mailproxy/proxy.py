@@ -9,8 +9,8 @@ from collections.abc import Mapping
 
 import attrs
 from OpenSSL.SSL import Connection
-from twisted.application.service import Service
-from twisted.internet.defer import Deferred
+from twisted.application.service import IService, Service
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator, IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.protocols.tls import TLSMemoryBIOProtocol
@@ -27,8 +27,9 @@ from mailproxy.mapping.cache import CacheSettings, MappingCache
 from mailproxy.mapping.interfaces import IMappingSource
 from mailproxy.metrics import Metrics, Snapshot
 from mailproxy.origin import Address
+from mailproxy.protocols.base import ServerSettings
 from mailproxy.protocols.client import ClientSettings, ProxyClientFactory
-from mailproxy.protocols.server import ProxyServerFactory, ServerSettings
+from mailproxy.protocols.server import ProxyServerFactory
 from mailproxy.registry import Registry
 from mailproxy.routing import Router
 from mailproxy.session import Resources, Session
@@ -38,6 +39,9 @@ from mailproxy.waiting import pause
 
 REPORT_INTERVAL = 60.0
 """Seconds between two lines of counts in the log."""
+
+PROBE = "start-up probe"
+"""What the store is asked at the start; no account can have a space in its name."""
 
 FLUSH_PATIENCE = 2.0
 """Seconds that the last words of closed sessions have to leave before the process ends."""
@@ -89,8 +93,10 @@ class Proxy(Service):
         self._protocols = protocols
         self.registry = Registry(self.clock)
         self.health = Health(self.clock, _healthSettings(config))
-        self.cache = MappingCache(source, self.clock, _cacheSettings(config))
         self.metrics = Metrics(self._snapshot)
+        self.cache = MappingCache(
+            source, self.clock, _cacheSettings(config), self.metrics.storeAnswered
+        )
         self.bound: set[Address] = set()
         self.runtime = self.makeRuntime(config, source)
         self.listeners = [self._makeListener(name) for name in config.listener]
@@ -235,15 +241,25 @@ class Proxy(Service):
     # Life
 
     def startService(self) -> None:
-        """Begin to report."""
+        """Begin to report, and ask the store something: if it is down, the log says so now."""
         super().startService()
         self._reports.start(REPORT_INTERVAL, now=False)
+        if IService.providedBy(self.runtime.source):
+            self.runtime.source.startService()
+        self._probe = self.cache.inquire(PROBE).addErrback(lambda failure: None)
 
     def stopService(self) -> Deferred[None]:
         """End the sessions, each in its time; the listeners are stopped beside us."""
         super().stopService()
         self._reports.stop()
-        return Deferred.fromCoroutine(self._drain())
+        self._probe.cancel()
+        return Deferred.fromCoroutine(self._end())
+
+    async def _end(self) -> None:
+        await self._drain()
+        source = self.runtime.source
+        if IService.providedBy(source):
+            await maybeDeferred(source.stopService)
 
     async def _drain(self) -> None:
         """Let bridges end within the grace time; who has not logged in is sent away at once."""

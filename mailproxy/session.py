@@ -85,7 +85,7 @@ class Session:
     log = Logger()
 
     def __init__(self, server: ProxyServer, place: Place, resources: Resources) -> None:
-        self._server, self._place, self._resources = server, place, resources
+        self.server, self.place, self.resources = server, place, resources
         self.protocol, self.listener = place.protocol, place.listener
         self.since = resources.clock.seconds()
         self.identifier: str | None = None
@@ -94,8 +94,8 @@ class Session:
         self._bridge: Bridge | None = None
         self._task: Deferred[None] | None = None
         self._interruption: Outcome | None = None
-        self._greeted = self._relayed = False
-        self._reason = ""
+        self.greeted = self._relayed = False
+        self.reason = ""
         # A trusted peer's own name for the session goes to the backend; ours stays, it is unique.
         self.id = server.origin.session
 
@@ -104,7 +104,7 @@ class Session:
     @property
     def client(self) -> str:
         """The client's address and port."""
-        return str(self._server.origin.client)
+        return str(self.server.origin.client)
 
     @property
     def received(self) -> int:
@@ -138,8 +138,8 @@ class Session:
         :param introduction: what comes before the greeting: who the client is, implicit TLS.
         :returns: fires when the session is over, whatever its end.
         """
-        self._resources.registry.add(self)
-        self._server.whenLost = lambda: self._end(Outcome.CLIENT_GONE)
+        self.resources.registry.add(self)
+        self.server.whenLost = lambda: self._end(Outcome.CLIENT_GONE)
         self._task = Deferred.fromCoroutine(self._live(introduction))
         if self._interruption is not None:
             self._task.cancel()
@@ -147,14 +147,14 @@ class Session:
 
     async def _story(self, introduction: Coroutine[Any, Any, None]) -> str:
         """Lead the session from its first byte to its last; tells what ended it."""
-        backend = await self._untilAccepted(introduction)
-        resources = self._resources
-        self._bridge = Bridge(self._server, backend, resources.bridgeIdle, resources.clock)
+        backend = await self.untilAccepted(introduction)
+        resources = self.resources
+        self._bridge = Bridge(self.server, backend, resources.bridgeIdle, resources.clock)
         return (await self._bridge.run()).value
 
-    async def _untilAccepted(self, introduction: Coroutine[Any, Any, None]) -> ProxyClient:
+    async def untilAccepted(self, introduction: Coroutine[Any, Any, None]) -> ProxyClient:
         """Lead the client to a login that its backend accepts."""
-        clock, patience, server = self._resources.clock, self._place.patience, self._server
+        clock, patience, server = self.resources.clock, self.place.patience, self.server
         backend = await self._round(within(clock, patience, self._firstLogin(introduction)))
         while backend is None:
             backend = await self._round(within(clock, patience, server.nextLogin()))
@@ -166,11 +166,11 @@ class Session:
         backend, target, result = await self._attempt(login)
         self._count(_RESULTS[result.verdict])
         if result.accepted:
-            self._server.accept(login, result)
+            self.server.accept(login, result)
             return backend
         self._leaveBackend()
         self._refused(result)
-        self._server.reject(login, result, hide=target.hideAuthErrors)
+        self.server.reject(login, result, hide=target.hideAuthErrors)
         return None
 
     def _refused(self, result: AuthResult) -> None:
@@ -186,13 +186,13 @@ class Session:
             verdict=result.verdict.value,
             destination=self.destination,
         )
-        self._resources.registry.routed(self, None, None)
+        self.resources.registry.routed(self, None, None)
 
     async def _firstLogin(self, introduction: Coroutine[Any, Any, None]) -> Login:
         await introduction
-        self._greeted = True
-        self._server.greet()
-        return await self._server.nextLogin()
+        self.greeted = True
+        self.server.greet()
+        return await self.server.nextLogin()
 
     async def _attempt(self, login: Login) -> tuple[ProxyClient, Target, AuthResult]:
         """Bring a login to its backend; what keeps it from there is temporary, never a refusal."""
@@ -201,13 +201,13 @@ class Session:
             backend, result = await self._replay(target, login)
             return backend, target, result
         except (BackendFailed, MappingError, InvalidIdentifier) as error:
-            self._reason = str(error)
+            self.reason = str(error)
             self._count(LoginResult.UNAVAILABLE)
             raise Dismissed(Refusal.UNAVAILABLE, login.command) from error
 
     def _count(self, result: LoginResult) -> None:
         """Count a login by what became of it."""
-        self._resources.metrics.loginEnded(self.protocol, self.destination, result)
+        self.resources.metrics.loginEnded(self.protocol, self.destination, result)
 
     async def _route(self, login: Login) -> Target:
         """Find out whose session it is and where that account lives.
@@ -215,7 +215,7 @@ class Session:
         An account that is being moved is held first and looked up after; from the answer on the
         session is on file, so that no move can miss it.
         """
-        resources = self._resources
+        resources = self.resources
         identifier = resources.rules.identify(login.credentials)
         if identifier is not None:
             await resources.registry.held(identifier)
@@ -227,20 +227,20 @@ class Session:
             destination=route.destination,
             ground=route.ground.value,
         )
-        return self._target(identifier, route.destination)
+        return self.target(identifier, route.destination)
 
-    def _target(self, identifier: str | None, destination: str) -> Target:
+    def target(self, identifier: str | None, destination: str) -> Target:
         """Put the session on file and find the endpoint that serves it."""
-        self._resources.registry.routed(self, identifier, destination)
-        target = self._resources.targets.get((destination, self.protocol))
+        self.resources.registry.routed(self, identifier, destination)
+        target = self.resources.targets.get((destination, self.protocol))
         if target is None:
             raise BackendFailed(Stage.UNSUPPORTED, f"{destination} has no {self.protocol}")
         return target
 
     async def _replay(self, target: Target, login: Login) -> tuple[ProxyClient, AuthResult]:
         """Dial the backend and log in there."""
-        resources, client = self._resources, self._server.origin.client.neighbourhood
-        backend = await self._dial(target)
+        resources, client = self.resources, self.server.origin.client.neighbourhood
+        backend = await self.dial(target)
         self._relayed = False
         challenge = self._challenge(target, login.credentials)
         try:
@@ -259,10 +259,10 @@ class Session:
         backend.attempt.succeeded()
         return backend.client, result
 
-    async def _dial(self, target: Target) -> Backend:
+    async def dial(self, target: Target) -> Backend:
         """Bring a backend to where the login is next, and note how long that took."""
-        resources, began = self._resources, self._resources.clock.seconds()
-        backend = self._backend = await resources.dialer.open(target, self._server.origin)
+        resources, began = self.resources, self.resources.clock.seconds()
+        backend = self._backend = await resources.dialer.open(target, self.server.origin)
         resources.metrics.backendReady(target.destination, resources.clock.seconds() - began)
         return backend
 
@@ -284,7 +284,7 @@ class Session:
         if self._backend is not None:
             # It has answered; how long the client takes says nothing about its health.
             self._backend.attempt.succeeded()
-        return await self._server.relay(message)
+        return await self.server.relay(message)
 
     # Every end
 
@@ -292,7 +292,7 @@ class Session:
         """Tell the story and clean up after it, whatever its end."""
         outcome = Outcome.ERROR
         try:
-            self._reason = await self._story(introduction)
+            self.reason = await self._story(introduction)
             outcome = Outcome.BRIDGED
         except Dismissed as dismissed:
             outcome = self._dismiss(dismissed.refusal, dismissed.command)
@@ -301,9 +301,9 @@ class Session:
         except CancelledError:
             outcome = self._interrupted()
         except PeerGone as gone:
-            outcome, self._reason = Outcome.CLIENT_GONE, describe(gone)
+            outcome, self.reason = Outcome.CLIENT_GONE, describe(gone)
         except ProtocolError as error:
-            self._reason = str(error)
+            self.reason = str(error)
         except Exception:
             self.log.failure("session {session} met a bug", session=self.id)
             self._dismiss(Refusal.UNAVAILABLE)
@@ -312,18 +312,18 @@ class Session:
 
     def _dismiss(self, refusal: Refusal | None, command: Command | None = None) -> Outcome:
         """Say good-bye, where there has been a hello."""
-        self._reason = self._reason or (refusal.value if refusal is not None else "client left")
-        if refusal is not None and self._greeted:
-            self._server.dismiss(refusal, command)
+        self.reason = self.reason or (refusal.value if refusal is not None else "client left")
+        if refusal is not None and self.greeted:
+            self.server.dismiss(refusal, command)
         return _OUTCOMES.get(refusal, Outcome.LIMIT)
 
     def _interrupted(self) -> Outcome:
         """Somebody ended it; a client in the dialogue is told, a bridge just ends."""
         outcome = self._interruption or Outcome.ERROR
-        self._reason = outcome.value
-        if self._greeted and self._bridge is None and outcome is not Outcome.CLIENT_GONE:
+        self.reason = outcome.value
+        if self.greeted and self._bridge is None and outcome is not Outcome.CLIENT_GONE:
             stopping = outcome is Outcome.SHUTDOWN
-            self._server.dismiss(Refusal.SHUTDOWN if stopping else Refusal.UNAVAILABLE, None)
+            self.server.dismiss(Refusal.SHUTDOWN if stopping else Refusal.UNAVAILABLE, None)
         return outcome
 
     def _leaveBackend(self) -> None:
@@ -334,10 +334,10 @@ class Session:
 
     def _finish(self, outcome: Outcome) -> None:
         """Close what is open, and write the one line."""
-        resources = self._resources
+        resources = self.resources
         resources.registry.remove(self)
-        self._server.whenLost = None
-        self._server.close()
+        self.server.whenLost = None
+        self.server.close()
         self._leaveBackend()
         seconds = resources.clock.seconds() - self.since
         resources.metrics.sessionEnded(self.protocol, self.destination, outcome, seconds)
@@ -353,32 +353,11 @@ class Session:
             identifier=redact(self.identifier),
             destination=self.destination or "-",
             outcome=outcome.value,
-            reason=self._reason,
+            reason=self.reason,
             received=self.received,
             sent=self.sent,
             seconds=seconds,
         )
-
-
-class Passage(Session):
-    """A session without a login: it goes where the configuration sends all of its protocol."""
-
-    async def _untilAccepted(self, introduction: Coroutine[Any, Any, None]) -> ProxyClient:
-        """Dial at once; the client hears the backend itself."""
-        resources = self._resources
-        await within(resources.clock, self._place.patience, introduction)
-        self._greeted = True
-        try:
-            target = self._target(None, resources.passThrough)
-            backend = await self._dial(target)
-        except BackendFailed as failed:
-            self._reason = str(failed)
-            raise Dismissed(Refusal.UNAVAILABLE) from failed
-        backend.attempt.succeeded()
-        client = backend.client
-        # A backend that must be told of the client first has greeted us; its words are passed on.
-        self._server.send(client.opening)
-        return client
 
 
 _OUTCOMES: Mapping[Refusal | None, Outcome] = {

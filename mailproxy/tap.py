@@ -16,7 +16,12 @@ import attrs
 from twisted.application.service import IService, MultiService
 from twisted.internet import reactor as globalReactor
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IProtocolFactory, IReactorFromThreads
+from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
+from twisted.internet.interfaces import (
+    IProtocolFactory,
+    IReactorFromThreads,
+    IStreamClientEndpoint,
+)
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import ILogObserver
 from twisted.python import usage
@@ -28,6 +33,7 @@ from mailproxy.config import Config, load, warnings
 from mailproxy.config.bind import Bind
 from mailproxy.config.load import checkMapping
 from mailproxy.config.model import SourceKind
+from mailproxy.config.storeurl import parseRedis
 from mailproxy.control import LocalControl
 from mailproxy.demo import prepareTemporary
 from mailproxy.dial import DialReactor
@@ -35,10 +41,15 @@ from mailproxy.errors import ConfigError
 from mailproxy.logformat import jsonObserver
 from mailproxy.logs import Logger, setLevel
 from mailproxy.management import Guard, ManagementAPI, makeFactory
+from mailproxy.mapping.drivers import makeDriver
 from mailproxy.mapping.file import Check, FileSource, InThread
 from mailproxy.mapping.interfaces import IMappingSource
+from mailproxy.mapping.plugins import makePluginSource
+from mailproxy.mapping.redis import RedisSettings, RedisSource
+from mailproxy.mapping.sql import SQLSource, Statements
 from mailproxy.notify import VARIABLE as NOTIFY_VARIABLE
 from mailproxy.notify import Notifier
+from mailproxy.passage import Passage
 from mailproxy.protocols.imap import IMAPClientFactory, IMAPServerFactory
 from mailproxy.protocols.managesieve import ManageSieveClientFactory, ManageSieveServerFactory
 from mailproxy.protocols.passthrough import (
@@ -50,8 +61,9 @@ from mailproxy.protocols.pop3 import POP3ClientFactory, POP3ServerFactory
 from mailproxy.protocols.submission import SubmissionClientFactory, SubmissionServerFactory
 from mailproxy.proxy import Conversations, Proxy
 from mailproxy.reload import Reloader
-from mailproxy.session import Passage
 from mailproxy.sockets import Door, SocketReactor, makeDoors
+from mailproxy.tls import BackendOptions, BackendTLS
+from mailproxy.tls.failures import describe
 
 log = Logger()
 T = TypeVar("T")
@@ -72,10 +84,10 @@ class ProxyReactor(DialReactor, SocketReactor, IReactorFromThreads):
     """What the whole proxy needs of a reactor."""
 
 
-def _fileSource(config: Config, inThread: InThread) -> IMappingSource:
+def _fileSource(config: Config, maker: "SourceMaker") -> IMappingSource:
     store = config.mapping.file
     assert store is not None, "loading has seen to it"
-    source = FileSource(store.path, inThread, _checkOf(config))
+    source = FileSource(store.path, maker.inThread, _checkOf(config))
     source.load()
     return source
 
@@ -85,20 +97,54 @@ def _checkOf(config: Config) -> Check:
     return lambda table: checkMapping(config, table, str(store.path if store else ""))
 
 
+def _redisSource(config: Config, maker: "SourceMaker") -> IMappingSource:
+    store = config.mapping.redis
+    assert store is not None, "loading has seen to it"
+    place = parseRedis(store.url.get_secret_value())
+    endpoint: IStreamClientEndpoint = HostnameEndpoint(maker.reactor, place.host, place.port)
+    if place.tls:
+        options = BackendOptions(serverName=place.host, protocols=config.tls.protocols)
+        endpoint = wrapClientTLS(BackendTLS(options), endpoint)
+    settings = RedisSettings(place, store.key_prefix, store.pool_size, _patience(config))
+    return RedisSource(endpoint, maker.reactor, settings, describe)
+
+
+def _sqlSource(config: Config, maker: "SourceMaker") -> IMappingSource:
+    store = config.mapping.sql
+    assert store is not None, "loading has seen to it"
+    driver = makeDriver(store.url.get_secret_value(), _patience(config))
+    statements = Statements(store.query, store.upsert_query, store.delete_query)
+    return SQLSource(driver, statements, maker.reactor, store.pool_size, _patience(config))
+
+
+def _pluginSource(config: Config, maker: "SourceMaker") -> IMappingSource:
+    mapping = config.mapping
+    return makePluginSource(mapping.pluginName, mapping.plugin or {}, maker.reactor)
+
+
+def _patience(config: Config) -> float:
+    """Seconds for the store; those for a lookup hold for writes too."""
+    return config.mapping.lookup_timeout
+
+
 def _makeThread(reactor: ProxyReactor) -> InThread:
     """Make a thread for files alone: the reactor's own may all wait for name servers."""
     pool = ThreadPool(minthreads=0, maxthreads=1, name="files")
-    reactor.callWhenRunning(pool.start)
-    reactor.addSystemEventTrigger("after", "shutdown", pool.stop)
 
     def inThread(function: Callable[[], T]) -> Deferred[T]:
+        if not pool.started:
+            pool.start()
+            reactor.addSystemEventTrigger("after", "shutdown", pool.stop)
         return deferToThreadPool(reactor, pool, function)
 
     return inThread
 
 
-SOURCES: Mapping[SourceKind, Callable[[Config, InThread], IMappingSource]] = {
+SOURCES: Mapping[SourceKind, Callable[[Config, "SourceMaker"], IMappingSource]] = {
     SourceKind.FILE: _fileSource,
+    SourceKind.REDIS: _redisSource,
+    SourceKind.SQL: _sqlSource,
+    SourceKind.PLUGIN: _pluginSource,
 }
 
 
@@ -106,11 +152,12 @@ SOURCES: Mapping[SourceKind, Callable[[Config, InThread], IMappingSource]] = {
 class SourceMaker:
     """Makes mapping sources by the table above."""
 
+    reactor: ProxyReactor
     inThread: InThread
 
     def make(self, config: Config) -> IMappingSource:
         """Make the source that a configuration asks for."""
-        return SOURCES[config.mapping.source](config, self.inThread)
+        return SOURCES[config.mapping.kind](config, self)
 
     def revise(self, source: IMappingSource, config: Config) -> Deferred[bool]:
         """Let a source that holds a copy read it again, by the rules of the new configuration."""
@@ -204,7 +251,7 @@ def _makeProxy(reactor: ProxyReactor, path: str) -> Whole:
     config = read()
     setLevel(config.server.log_level)
     inThread = _makeThread(reactor)
-    sources = SourceMaker(inThread)
+    sources = SourceMaker(reactor, inThread)
     proxy = Proxy(reactor, PROTOCOLS, config, sources.make(config))
     reloader = Reloader(proxy, read, sources, inThread)
     whole = Whole()
@@ -224,7 +271,7 @@ def _refuseUnknown(config: Config) -> None:
         for name, listener in config.listener.items()
         if listener.protocol not in PROTOCOLS
     ]
-    if config.mapping.source not in SOURCES:
+    if config.mapping.kind not in SOURCES:
         problems.append(f"mapping.source: {config.mapping.source} is not read by this version")
     if problems:
         raise ConfigError(problems)

@@ -23,8 +23,8 @@ from mailproxy.mapping.cache import CacheSettings, MappingCache
 from mailproxy.mapping.interfaces import IMappingSource
 from mailproxy.metrics import Metrics
 from mailproxy.origin import Address
+from mailproxy.protocols.base import Promises, ServerSettings
 from mailproxy.protocols.client import ClientSettings
-from mailproxy.protocols.server import Promises, ServerSettings
 from mailproxy.registry import Registry
 from mailproxy.routing import Router
 from mailproxy.sasl import Mechanism

@@ -23,7 +23,7 @@ FLOORS = {
     "sasl": 0,
     "identity": 0,
     "proxyheader": 0,
-    "waiting": 1,
+    "waiting": 0,
     "mapping": 1,
     "mapping.*": 1,
     "health": 1,
@@ -43,6 +43,7 @@ FLOORS = {
     "http": 2,
     "http.*": 2,
     "session": 3,
+    "passage": 3,
     "listener": 4,
     "control": 4,
     "proxy": 4,
@@ -63,6 +64,7 @@ SIDEWAYS = {
     ("proxyheader", "origin"),  # what a header says about who the client is
     ("dial", "protocols.client"),  # what a dialled stream is
     ("reload", "proxy"),  # what is reloaded
+    ("passage", "session"),  # a kind of session
     ("proxy", "listener"),  # what a proxy owns
     ("control", "proxy"),  # LocalControl asks one Proxy
     ("tap", "demo"),  # twistd's --demo

@@ -11,13 +11,17 @@ from mailproxy.config import load
 from mailproxy.demo.files import CERTIFICATE, KEY, PREFERRED_PORTS, TOKEN, writeFiles
 from mailproxy.demo.guide import instructions
 from mailproxy.logformat import asJSON
+from mailproxy.mapping.sql import Statements
 from mailproxy.metrics import Outcome
+from tests.config.support import MINIMAL, ConfigTestCase, changed
+from tests.integration import statements
 from tests.stage import StageCase
 from tests.test_metrics import eventfulMetrics, samples
 
 PROJECT = Path(__file__).parent.parent
 README = PROJECT / "README.rst"
 QUICK_START = PROJECT / "docs" / "quickstart.rst"
+MAPPING = MINIMAL[MINIMAL.index("[mapping]") :]
 
 
 class DemonstrationTests(SynchronousTestCase):
@@ -31,6 +35,37 @@ class DemonstrationTests(SynchronousTestCase):
             self.assertGreaterEqual(len(lines), 2)
             for line in lines:
                 self.assertIn(line, printed)
+
+
+class StorePagesTests(ConfigTestCase):
+    """The pages about stores."""
+
+    PAGES = ("file", "redis", "postgresql", "mysql", "sqlite", "plugin")
+
+    def test_configurationsAreSound(self) -> None:
+        """What each page shows can be put into a configuration as it is."""
+        self.write("accounts", "anna old\n")
+        for page in self.PAGES:
+            table = block(self.text(page), ".. code-block:: toml")
+            config = self.load(changed((MAPPING, table)))
+            self.assertEqual(config.mapping.on_error, "stale", page)
+
+    def test_statementsAndSchemaAreTheTestedOnes(self) -> None:
+        """Those that the tests of real servers use."""
+        for page, known, schema in (
+            ("postgresql", statements.POSTGRESQL, statements.POSTGRESQL_TABLE),
+            ("mysql", statements.MYSQL, statements.MYSQL_TABLE),
+            ("sqlite", statements.SQLITE, statements.SQLITE_TABLE),
+        ):
+            text = self.text(page)
+            sql = self.load(changed((MAPPING, block(text, ".. code-block:: toml")))).mapping.sql
+            assert sql is not None
+            self.assertEqual(Statements(sql.query, sql.upsert_query, sql.delete_query), known)
+            self.assertIn(schema, block(text, ".. code-block:: sql"))
+
+    def text(self, page: str) -> str:
+        """A page's source."""
+        return (PROJECT / "docs" / f"stores-{page}.rst").read_text("utf-8")
 
 
 class OperationsTests(StageCase):
@@ -81,7 +116,12 @@ class ConfigurationTests(SynchronousTestCase):
 
     def block(self, heading: str) -> str:
         """Return the indented block that follows a line of README."""
-        _, _, rest = README.read_text().partition(heading)
-        found = re.search(r"\n\n((?:    .*\n|\n)+)", rest)
-        assert found is not None, heading
-        return dedent(found[1])
+        return block(README.read_text(), heading)
+
+
+def block(text: str, heading: str) -> str:
+    """Return the indented block that follows a line of a page."""
+    _, _, rest = text.partition(heading)
+    found = re.search(r"\n\n((?:    .*\n|\n)+)", rest)
+    assert found is not None, heading
+    return dedent(found[1])

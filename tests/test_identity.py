@@ -236,11 +236,8 @@ class RedactionTests(SynchronousTestCase):
         @given(st.text(st.characters(exclude_characters="~"), max_size=30))
         def check(name: str) -> None:
             prefix, _, digest = redact(name).partition("~")
-            self.assertTrue(prefix.isascii())
-            plain = name.startswith(prefix)
-            shown = prefix if plain else prefix.encode().decode("unicode_escape")
-            self.assertTrue(name.startswith(shown))
-            self.assertLessEqual(len(shown), min(3, len(name) // 3))
+            shown = name[: min(3, len(name) // 3)]
+            self.assertEqual(prefix, shown.encode("ascii", "backslashreplace").decode("ascii"))
             self.assertEqual(len(digest), 8)
 
         check()

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from typing import cast
 
 from OpenSSL.crypto import FILETYPE_PEM, dump_certificate
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 from twisted.internet.protocol import Factory, Protocol
 from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent, globalLogPublisher
@@ -13,14 +15,15 @@ from zope.interface.verify import verifyObject
 from mailproxy import tap
 from mailproxy.config.model import Config
 from mailproxy.dial import DialReactor, Target
-from mailproxy.errors import Stage
+from mailproxy.errors import MappingError, Stage
 from mailproxy.logs import Logger
 from mailproxy.origin import Address
+from mailproxy.passage import Passage
 from mailproxy.protocols.imap import IMAPClientFactory, IMAPServerFactory
 from mailproxy.protocols.passthrough import SMTPClientFactory
-from mailproxy.proxy import FLUSH_PATIENCE, REPORT_INTERVAL, Conversations, Proxy
+from mailproxy.proxy import FLUSH_PATIENCE, PROBE, REPORT_INTERVAL, Conversations, Proxy
 from mailproxy.sasl import Mechanism, fromPassword
-from mailproxy.session import Passage, Session
+from mailproxy.session import Session
 from tests.config.support import ConfigTestCase, Issued, changed
 from tests.dialling import Backend, Dialling
 from tests.stage import LOGIN, Client, MemorySource, endAll
@@ -433,6 +436,91 @@ class CountTests(ProxyCase):
         """The lines with counts."""
         texts = [formatEvent(event) for event in events]
         return [text for text in texts if "lookups from memory" in text]
+
+
+class StoreTests(ProxyCase):
+    """The store that the proxy asks."""
+
+    def test_askedOnceAtTheStart(self) -> None:
+        """For what no account can be called; nothing of it is remembered."""
+        self.proxy.startService()
+        self.assertEqual(self.source.asked, [PROBE])
+        self.assertIn(" ", PROBE)
+        self.assertEqual(self.proxy.cache.entries, 0)
+        self.successResultOf(self.proxy.stopService())
+
+    def test_downAtTheStartIsSaid(self) -> None:
+        """The proxy runs all the same."""
+        events: list[LogEvent] = []
+        observer = cast(ILogObserver, events.append)
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
+        self.source.error = MappingError("the store is down")
+        self.proxy.startService()
+        warned = [formatEvent(each) for each in events if each["log_level"] is LogLevel.warn]
+        self.assertEqual(len(warned), 1, warned)
+        self.assertIn("the store is down", warned[0])
+        self.successResultOf(self.proxy.stopService())
+
+    def test_silentAtTheStartDoesNotHoldTheEnd(self) -> None:
+        """A question that nobody answers is given up when the proxy stops."""
+        self.source.pending = Deferred()
+        self.proxy.startService()
+        self.successResultOf(self.proxy.stopService())
+        self.assertEqual(self.network.getDelayedCalls(), [])
+
+    def test_lookupsAreMeasured(self) -> None:
+        """Those that the store answers, and those that it does not."""
+        self.bridge()
+        self.source.error = MappingError("the store is down")
+        self.failureResultOf(self.proxy.cache.lookup("bob"), MappingError)
+        text = self.proxy.metrics.render().decode()
+        for result in ("ok", "error"):
+            self.assertIn(f'mailproxy_mapping_lookup_seconds_count{{result="{result}"}} 1.0', text)
+
+    def test_serviceLivesAsLongAsTheProxy(self) -> None:
+        """It is started before it is asked, and stopped when the last session is over."""
+        source = ServiceSource()
+        self.proxy = Proxy(cast(DialReactor, self.network), PROTOCOLS, self.config, source)
+        self.proxy.startService()
+        self.assertEqual(source.events, ["start", "lookup"])
+        client, _ = self.bridge()
+        stopped = self.proxy.stopService()
+        self.network.advance(1)
+        self.assertNotIn("stop", source.events)
+        client.transport.abortConnection()
+        for _ in range(3):
+            self.network.advance(FLUSH_PATIENCE)
+        self.assertEqual(source.events[-1], "stop")
+        self.assertNoResult(stopped)
+        source.stopped.callback(None)
+        self.successResultOf(stopped)
+
+
+class ServiceSource(MemorySource, Service):
+    """A source that is a service, and takes its time to stop.
+
+    :ivar events: what happened to it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.events: list[str] = []
+        self.stopped: Deferred[None] = Deferred()
+
+    def startService(self) -> None:
+        """Note it."""
+        self.events.append("start")
+
+    def stopService(self) -> Deferred[None]:
+        """Note it, and wait for the test."""
+        self.events.append("stop")
+        return self.stopped
+
+    def lookup(self, identifier: str) -> Deferred[str | None]:
+        """Note it, and answer."""
+        self.events.append("lookup")
+        return super().lookup(identifier)
 
 
 class DrainTests(ProxyCase):

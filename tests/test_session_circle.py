@@ -97,6 +97,21 @@ class CircleTests(CircleCase):
         for each in words.ALL:
             self.lead(each, header=False)
 
+    def test_withoutALogin(self) -> None:
+        """Each of us hears the one before it first, so that the hops go round here too."""
+        for protocol in ("smtp", "lmtp"):
+            target = {"settings": INTRODUCING}
+            stage = self.begin(Scene(protocol=protocol, listener=TRUSTING, target=target))
+            client = stage.enter("203.0.113.9")
+            stage.circle()
+            self.assertEqual(len(stage.network.dialled), 6, protocol)
+            self.assertTrue(client.take().startswith(b"421 "), protocol)
+            client.hangUp()
+            stage.network.pump()
+            self.assertNothingLeft(stage)
+            self.assertIn("loop: no hop is left", self.ends()[0])
+            self.events.clear()
+
     def test_byPROXY(self) -> None:
         """The hops go along in the header."""
         for each in words.ALL:

@@ -17,6 +17,7 @@ from twisted.application.service import (
     MultiService,
     Service,
 )
+from twisted.internet.defer import maybeDeferred
 from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import (
     FileLogObserver,
@@ -34,9 +35,13 @@ from mailproxy import tap
 from mailproxy.demo import DemoSetup
 from mailproxy.errors import ConfigError
 from mailproxy.logs import Logger
+from mailproxy.mapping import drivers
 from mailproxy.mapping.file import FileSource
+from mailproxy.mapping.interfaces import IMappingSource
+from mailproxy.mapping.redis import RedisSource
+from mailproxy.mapping.sql import SQLSource
 from mailproxy.protocols.imap import IMAPServerFactory
-from mailproxy.tap import CONFIG_VARIABLE, Options, SourceMaker, makeService
+from mailproxy.tap import CONFIG_VARIABLE, Options, ProxyReactor, SourceMaker, makeService
 from tests.config.support import MINIMAL, TOKEN, ConfigTestCase, changed
 from tests.mapping.test_file import atOnce
 from tests.stage import MemorySource
@@ -189,6 +194,63 @@ class RefusalTests(TapCase):
         self.write("accounts", b"anna old\nben nowhere\n")
         (line,) = self.refused(ENDPOINT)
         self.assertIn("accounts:2", line)
+
+
+class SourceTests(TapCase):
+    """Each kind of source is built of its table."""
+
+    def source(self, kind: str, tables: str = "") -> IMappingSource:
+        """What a configuration leads to."""
+        text = changed(('source = "file"\n', f'source = "{kind}"\n{tables}\n'))
+        config = self.load(text)
+        maker = SourceMaker(cast(ProxyReactor, self.reactor), maybeDeferred)
+        return maker.make(config)
+
+    def test_file(self) -> None:
+        """It is read at once."""
+        source = self.source("file")
+        self.assertIsInstance(source, FileSource)
+        self.assertEqual(self.successResultOf(source.lookup("anna")), "old")
+
+    def test_redis(self) -> None:
+        """Nothing is opened before the service starts; then it is a whole pool."""
+        for scheme in ("redis", "rediss"):
+            del self.reactor.tcpClients[:]
+            source = self.source(
+                "redis", f'redis.url = "{scheme}://:p@localhost:7000/1"\nredis.pool_size = 3'
+            )
+            self.assertIsInstance(source, RedisSource)
+            self.assertEqual(self.reactor.tcpClients, [])
+            cast(RedisSource, source).startService()
+            self.assertEqual([client[1] for client in self.reactor.tcpClients], [7000] * 3)
+
+    def test_SQL(self) -> None:
+        """By the URL's scheme."""
+        for url in ("postgres://h/d", "mysql://h/d", "sqlite:///x.db"):
+            mark = "$1" if "postgres" in url else "?"
+            source = self.source("sql", f'sql.url = "{url}"\nsql.query = "SELECT {mark}"')
+            self.assertIsInstance(source, SQLSource)
+
+    def test_missingDriverRefusesToStart(self) -> None:
+        """A line that says what to install."""
+
+        def missing(name: str) -> None:
+            raise ImportError(name)
+
+        self.patch(drivers, "import_module", missing)
+        text = changed(
+            ('source = "file"\n', 'source = "sql"\nsql.url = "mysql://h/d"\nsql.query = "?"\n'),
+            base=ENDPOINT,
+        )
+        (line,) = self.refused(text)
+        self.assertIn("install mailproxy[mysql]", line)
+
+    def test_missingPluginRefusesToStart(self) -> None:
+        """A line with its name."""
+        (line,) = self.refused(
+            changed(('source = "file"', 'source = "plugin:none"'), base=ENDPOINT)
+        )
+        self.assertTrue(line.startswith('mapping.source: there is no mapping plugin "none"'), line)
 
 
 class BuildTests(TapCase):
@@ -357,7 +419,7 @@ class SourceMakerTests(ConfigTestCase):
     def setUp(self) -> None:
         """Make the maker."""
         super().setUp()
-        self.maker = SourceMaker(atOnce)
+        self.maker = SourceMaker(cast(ProxyReactor, None), atOnce)
 
     def test_fileSourceIsRead(self) -> None:
         """When it is made."""

@@ -4,7 +4,7 @@ from base64 import b64encode
 
 import attrs
 
-from mailproxy.protocols.server import Promises
+from mailproxy.protocols.base import Promises
 from mailproxy.sasl import Mechanism
 from tests.dialling import Scripted
 from tests.stage import BEARER, PASSWORD

@@ -9,7 +9,7 @@ from itertools import combinations
 
 from mailproxy.config.bind import Bind, clashes
 from mailproxy.config.draft import Draft
-from mailproxy.config.model import Destination, ProxyProtocol, Route, SQLStore, TLSMode
+from mailproxy.config.model import Destination, ProxyProtocol, Route, SourceKind, SQLStore, TLSMode
 from mailproxy.config.problems import keyPath
 from mailproxy.config.values import CREDENTIAL_BEARING, INTERACTIVE, PASS_THROUGH, isIPAddress
 
@@ -180,7 +180,9 @@ def _httpListenersAreRouted(draft: Draft) -> Iterator[str]:
 
 def _sourceHasItsSection(draft: Draft) -> Iterator[str]:
     mapping = draft.mapping
-    if mapping is not None and getattr(mapping, mapping.source) is None:
+    if mapping is None or mapping.kind is SourceKind.PLUGIN:
+        return
+    if getattr(mapping, mapping.kind) is None:
         yield f'mapping.{mapping.source}: missing; source = "{mapping.source}" needs this table'
 
 

@@ -87,7 +87,7 @@ def _checkFiles(parts: Draft) -> Iterator[str]:
 
 def _checkMappingFile(parts: Draft) -> Iterator[str]:
     mapping = parts.mapping
-    if mapping is None or mapping.source is not SourceKind.FILE or mapping.file is None:
+    if mapping is None or mapping.kind is not SourceKind.FILE or mapping.file is None:
         return
     path = mapping.file.path
     try:

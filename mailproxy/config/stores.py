@@ -2,20 +2,30 @@
 
 import enum
 import re
-from typing import Annotated
-from urllib.parse import urlsplit
+from pathlib import Path
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field, SecretStr
+from pydantic import AfterValidator, Field, SecretStr, ValidationInfo, WithJsonSchema
 
-from mailproxy.config.values import Duration, FilePath, Positive, PositiveDuration, Section, lasting
+from mailproxy.config.storeurl import parseMySQL, parseRedis, parseSQLite, resolveSQLite
+from mailproxy.config.values import (
+    Duration,
+    FilePath,
+    Positive,
+    PositiveDuration,
+    Section,
+    lasting,
+    shown,
+)
 
 
 class SourceKind(enum.StrEnum):
-    """The store that is asked."""
+    """The kind of store that is asked."""
 
     FILE = "file"
     REDIS = "redis"
     SQL = "sql"
+    PLUGIN = "plugin"
 
 
 class Normalize(enum.StrEnum):
@@ -37,24 +47,33 @@ _REDIS_SCHEMES = ("redis", "rediss")
 _SQL_SCHEMES = ("postgres", "postgresql", "mysql", "sqlite")
 
 
+_PLUGIN_PREFIX = f"{SourceKind.PLUGIN}:"
+_SOURCE = re.compile(f"({SourceKind.FILE}|{SourceKind.REDIS}|{SourceKind.SQL}|{_PLUGIN_PREFIX}.+)")
+
+
+def _checkSource(value: str) -> str:
+    if not _SOURCE.fullmatch(value):
+        raise ValueError(f"{shown(value)} is not one of file, redis, sql or plugin:NAME")
+    return value
+
+
 def _checkRedisURL(url: SecretStr) -> SecretStr:
     """Errors never quote the URL: it may hold a password."""
     _checkScheme(url, _REDIS_SCHEMES)
-    try:
-        parts = urlsplit(url.get_secret_value())
-        sound = parts.port != 0 and bool(parts.hostname)
-    except ValueError:
-        sound = False
-    if not sound or not re.fullmatch("/?[0-9]*", parts.path):
-        raise ValueError(
-            "not a Redis URL; write redis://[USER:PASSWORD@]HOST[:PORT][/DATABASE NUMBER], "
-            "special characters in the password as %XX"
-        )
+    parseRedis(url.get_secret_value())
     return url
 
 
-def _checkSQLURL(url: SecretStr) -> SecretStr:
+def _checkSQLURL(url: SecretStr, info: ValidationInfo) -> SecretStr:
+    """Read what can be read without a driver; a relative path gets its directory."""
+    text = url.get_secret_value()
+    if text.startswith("sqlite:"):
+        parseSQLite(text)
+        base = info.context.get("base") if isinstance(info.context, dict) else None
+        return url if base is None else SecretStr(resolveSQLite(text, Path(base)))
     _checkScheme(url, _SQL_SCHEMES)
+    if text.startswith("mysql:"):
+        parseMySQL(text)
     return url
 
 
@@ -62,6 +81,13 @@ def _checkScheme(url: SecretStr, schemes: tuple[str, ...]) -> None:
     scheme, separator, rest = url.get_secret_value().partition("://")
     if scheme not in schemes or not separator or not rest:
         raise ValueError(f"must begin with {' or '.join(f'{one}://' for one in schemes)}")
+
+
+SourceText = Annotated[
+    str,
+    AfterValidator(_checkSource),
+    WithJsonSchema({"type": "string", "pattern": f"^{_SOURCE.pattern}$"}),
+]
 
 
 class FileStore(Section):
@@ -115,7 +141,7 @@ class SQLStore(Section):
 class Mapping(Section):
     """The `[mapping]` table."""
 
-    source: SourceKind = Field(description="The store: file, redis or sql.")
+    source: SourceText = Field(description="The store: file, redis, sql or plugin:NAME.")
     normalize: Normalize = Field(
         default=Normalize.NONE, description="lowercase: identifiers are looked up in lower case."
     )
@@ -131,3 +157,18 @@ class Mapping(Section):
     file: FileStore | None = Field(default=None, description='For source = "file".')
     redis: RedisStore | None = Field(default=None, description='For source = "redis".')
     sql: SQLStore | None = Field(default=None, description='For source = "sql".')
+    plugin: dict[str, Any] | None = Field(
+        default=None,
+        repr=False,
+        description='For source = "plugin:NAME": what the plugin asks for.',
+    )
+
+    @property
+    def kind(self) -> SourceKind:
+        """The kind of source."""
+        return SourceKind(self.source.partition(":")[0])
+
+    @property
+    def pluginName(self) -> str:
+        """The plugin's name; empty for another kind of source."""
+        return self.source.removeprefix(_PLUGIN_PREFIX) if self.kind is SourceKind.PLUGIN else ""

@@ -7,7 +7,7 @@ the loop per line is short, and what is rare is worked out only once something i
 import io
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 import attrs
 
@@ -19,6 +19,7 @@ LONGEST_WORD = 512
 REPORTED = 50
 """Problems that are told one by one; of further ones only the number is."""
 
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _SURELY_SHORT = LONGEST_WORD // 4  # characters of a line: UTF-8 takes at most four bytes each
 
 _LATER = r'[^\s"\x00-\x1f\x7f-\x9f\ud800-\udfff]'
@@ -58,20 +59,31 @@ def parseTable(data: bytes, name: str = "mapping file") -> Table:
 
 def readTable(data: bytes, name: str = "mapping file") -> tuple[Table, list[str]]:
     """Read a whole file as `parseTable` does; returns its sound lines, and what is wrong."""
-    text = data.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape")
-    table, doubtful = _scan(text)
-    problems = _explain(text, doubtful, table.entries)
+    table, doubtful = _scan(data)
+    problems = _explain(data, doubtful, table.entries)
     return table, [f"{name}:{line}: {what}" for line, what in problems]
 
 
-def _scan(text: str) -> tuple[Table, dict[int, str]]:
+def _lines(data: bytes) -> Iterator[str]:
+    """The lines with their ends, without the mark that some editors put before the first.
+
+    Each is decoded by itself: the whole as text would be a second copy of a large file.
+    """
+    source = io.BytesIO(data)
+    if data.startswith(_BYTE_ORDER_MARK):
+        source.seek(len(_BYTE_ORDER_MARK))
+    for line in source:
+        yield line.decode("utf-8", "surrogateescape")
+
+
+def _scan(data: bytes) -> tuple[Table, dict[int, str]]:
     """The one pass over all lines; with those, by number, that need a closer look."""
     entries: dict[str, str] = {}
     seen: dict[str, str] = {}
     firstLine: dict[str, int] = {}
     doubtful: dict[int, str] = {}
     match = _LINE.fullmatch
-    for number, line in enumerate(io.StringIO(text, newline="\n"), 1):
+    for number, line in enumerate(_lines(data), 1):
         found = match(line)
         if found is None:
             doubtful[number] = line
@@ -154,7 +166,7 @@ def abridged(problems: list[str]) -> list[str]:
 
 
 def _explain(
-    text: str, doubtful: Mapping[int, str], entries: Mapping[str, str]
+    data: bytes, doubtful: Mapping[int, str], entries: Mapping[str, str]
 ) -> list[tuple[int, str]]:
     """Say what is the matter with each line that the loop could not take as it stood."""
     problems: list[tuple[int, str]] = []
@@ -167,7 +179,7 @@ def _explain(
             problems.append((number, f"longer than {LONGEST_WORD} bytes"))
         elif entries[found[1]] != found[2]:
             conflicts[number] = found[1]
-    earlier = _linesOf(set(conflicts.values()), text)
+    earlier = _linesOf(set(conflicts.values()), data)
     for number, identifier in conflicts.items():
         problems.append((number, _conflict(identifier, earlier[identifier], entries)))
     return sorted(problems)
@@ -188,11 +200,11 @@ def _conflict(identifier: str, line: int, entries: Mapping[str, str]) -> str:
     return f'"{identifier}" was mapped to "{entries[identifier]}" on line {line}; keep one of them'
 
 
-def _linesOf(identifiers: set[str], text: str) -> dict[str, int]:
+def _linesOf(identifiers: set[str], data: bytes) -> dict[str, int]:
     """The first line of each of some identifiers."""
     lines: dict[str, int] = {}
     if identifiers:
-        for number, line in enumerate(io.StringIO(text, newline="\n"), 1):
+        for number, line in enumerate(_lines(data), 1):
             found = _LINE.fullmatch(line)
             if found is not None and found[1] in identifiers:
                 lines.setdefault(found[1], number)

@@ -6,6 +6,7 @@ mapping or a failure means to a login. No entry has a timer: lifetimes are looke
 
 import sys
 from itertools import islice
+from typing import Protocol
 
 import attrs
 from twisted.internet.defer import CancelledError, Deferred, fail, maybeDeferred, succeed
@@ -15,8 +16,9 @@ from twisted.python.failure import Failure
 from mailproxy.errors import MappingError
 from mailproxy.logs import Logger
 from mailproxy.mapping.interfaces import IMappingSource
+from mailproxy.mapping.outage import Outage
 
-__all__ = ["CacheSettings", "Known", "MappingCache"]
+__all__ = ["CacheSettings", "Known", "MappingCache", "Observer"]
 
 _LONGEST_FAILURE = 5.0
 """Seconds that a failed lookup is remembered at most."""
@@ -67,17 +69,30 @@ class _Failure:
     expires: float
 
 
+class Observer(Protocol):
+    """Hears of each question that the source has answered, or failed to."""
+
+    def __call__(self, seconds: float, *, failed: bool = False) -> None:
+        """Note how long it took."""
+
+
+def nobody(seconds: float, *, failed: bool = False) -> None:
+    """Observe nothing."""
+
+
 class _Query:
     """One question to the source, and everybody who waits for its answer.
 
+    :ivar asked: when it was put, in the clock's seconds.
     :ivar timer: set while the source has not answered.
     :ivar outdated: whether what it asks about has been invalidated since it was put.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, asked: float) -> None:
+        self.asked = asked
         self.outdated = False
         self.waiters: dict[Deferred[str | None], None] = {}
-        self.asked: Deferred[None] | None = None
+        self.work: Deferred[None] | None = None
         self.timer: IDelayedCall | None = None
         self.settled = False
 
@@ -109,13 +124,19 @@ class MappingCache:
     log = Logger()
 
     def __init__(
-        self, source: IMappingSource, clock: IReactorTime, settings: CacheSettings
+        self,
+        source: IMappingSource,
+        clock: IReactorTime,
+        settings: CacheSettings,
+        observe: Observer = nobody,
     ) -> None:
         self.hits = 0
         self.misses = 0
         self._source = source
         self._clock = clock
         self._settings = settings
+        self._observe = observe
+        self._outage = Outage()
         self._entries: dict[str, _Answer | _Failure] = {}
         self._queries: dict[str, _Query] = {}
 
@@ -144,7 +165,7 @@ class MappingCache:
         entry = self._live(identifier)
         if entry is not None:
             return _repeat(entry)
-        query = _Query()
+        query = _Query(self._clock.seconds())
         waiter = self._wait(identifier, query)
         self._start(identifier, query)
         return waiter
@@ -194,7 +215,7 @@ class MappingCache:
         query = self._queries.get(identifier)
         isNew = query is None
         if query is None:
-            query = self._queries[identifier] = _Query()
+            query = self._queries[identifier] = _Query(self._clock.seconds())
         waiter = self._wait(identifier, query)
         waiter.addBoth(self._unlessOutdated, identifier, query)
         if isNew:
@@ -217,7 +238,7 @@ class MappingCache:
     def _start(self, identifier: str, query: _Query) -> None:
         """Put the question to the source, and bound the wait for its answer."""
         answer = maybeDeferred(self._source.lookup, identifier)
-        query.asked = answer.addCallback(
+        query.work = answer.addCallback(
             lambda destination: self._answered(identifier, query, destination)
         ).addErrback(lambda failure: self._failed(identifier, query, failure))
         if not query.settled:
@@ -234,7 +255,10 @@ class MappingCache:
             lifetime = self._settings.negativeTTL
         else:
             destination = sys.intern(destination)
-        self._keep(identifier, query, _Answer(destination, self._clock.seconds() + lifetime))
+        now = self._clock.seconds()
+        self._observe(now - query.asked)
+        self._outage.answered(query.asked, now)
+        self._keep(identifier, query, _Answer(destination, now + lifetime))
         query.settle(destination)
 
     def _failed(self, identifier: str, query: _Query, failure: Failure) -> None:
@@ -244,15 +268,18 @@ class MappingCache:
         if failure.check(MappingError) is None:
             self.log.failure("the mapping source broke its promise", failure)
             failure = Failure(MappingError("the mapping source failed"))
-        expires = self._clock.seconds() + self._settings.failureTTL
+        now = self._clock.seconds()
+        self._observe(now - query.asked, failed=True)
+        self._outage.failed(now, failure.getErrorMessage())
+        expires = now + self._settings.failureTTL
         self._keep(identifier, query, _Failure(self.stale(identifier), expires))
         query.settle(failure)
 
     def _timedOut(self, identifier: str, query: _Query) -> None:
         """Count a source that is too slow as one that failed."""
         self._failed(identifier, query, Failure(MappingError("the mapping source is too slow")))
-        if query.asked is not None:
-            query.asked.cancel()
+        if query.work is not None:
+            query.work.cancel()
 
     def _left(self, identifier: str, query: _Query, waiter: Deferred[str | None]) -> None:
         """Let a waiter go that was cancelled; the last one takes the question along."""
@@ -263,8 +290,8 @@ class MappingCache:
         query.settled = True
         if self._queries.get(identifier) is query:
             del self._queries[identifier]
-        if query.asked is not None:
-            query.asked.cancel()
+        if query.work is not None:
+            query.work.cancel()
 
     def _keep(self, identifier: str, query: _Query, entry: _Answer | _Failure) -> None:
         """Remember a question's outcome, unless it was invalidated or is a mere inquiry."""

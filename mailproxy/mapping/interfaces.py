@@ -1,9 +1,17 @@
 """What a store of mappings can be asked. No store is named here."""
 
-from twisted.internet.defer import Deferred
-from zope.interface import Interface
+from collections.abc import Mapping
+from typing import Any
 
-__all__ = ["IMappingSource", "IReloadableMappingSource", "IWritableMappingSource"]
+from twisted.internet.defer import Deferred
+from zope.interface import Attribute, Interface
+
+__all__ = [
+    "IMappingPlugin",
+    "IMappingSource",
+    "IReloadableMappingSource",
+    "IWritableMappingSource",
+]
 
 
 class IMappingSource(Interface):
@@ -41,4 +49,16 @@ class IReloadableMappingSource(IMappingSource):
         """Read the store again.
 
         Fails with `ConfigError`, and keeps what it had, when the store cannot be used.
+        """
+
+
+class IMappingPlugin(Interface):
+    """Makes sources of a third party's own; found as a Twisted plugin (`IPlugin`)."""
+
+    name = Attribute("What the configuration calls it: `plugin:NAME`.")
+
+    def makeSource(options: Mapping[str, Any], reactor: Any) -> IMappingSource:
+        """Make a source; raises `ConfigError` when the options are not as they must be.
+
+        :param options: the configuration's `[mapping.plugin]` table, empty when there is none.
         """

@@ -4,13 +4,16 @@ Knows no conversation's order (`server`, `client`) and no protocol's words.
 """
 
 import enum
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Self
 
 import attrs
 
+from mailproxy.config.model import Dialogue
 from mailproxy.errors import Refusal
-from mailproxy.sasl import Credentials
+from mailproxy.origin import Address
+from mailproxy.sasl import Credentials, Mechanism
+from mailproxy.stream import Creator
 
 Challenge = Callable[[bytes], Awaitable[bytes | None]]
 """Passes a backend's SASL challenge on and gives the answer, both without base64; None when there
@@ -75,3 +78,46 @@ class AuthResult:
     def accepted(self) -> bool:
         """Whether the client is in."""
         return self.verdict is Verdict.ACCEPTED
+
+
+@attrs.frozen
+class Promises:
+    """What an operator lets us promise before any backend is known.
+
+    :ivar mechanisms: offered SASL mechanisms, in order.
+    :ivar cleartext: whether secrets may come over an unencrypted leg.
+    :ivar capabilities: the words that the protocol's own list begins with.
+    :ivar banner: text of the greeting.
+    """
+
+    mechanisms: tuple[Mechanism, ...] = ()
+    cleartext: bool = False
+    capabilities: tuple[bytes, ...] = ()
+    banner: bytes = b""
+
+    @classmethod
+    def of(cls, table: Dialogue, banner: str, words: Sequence[str] = ()) -> Self:
+        """Read a protocol's table: what all of them have, and its own words."""
+        return cls(
+            mechanisms=tuple(Mechanism[name] for name in table.sasl),
+            cleartext=table.allow_plain_auth_without_tls,
+            capabilities=tuple(word.encode() for word in words),
+            banner=banner.encode(),
+        )
+
+
+@attrs.frozen
+class ServerSettings:
+    """What holds for the clients of one listener.
+
+    :ivar maxAttempts: failed logins before we close.
+    :ivar context: makes TLS for STARTTLS; None where it is not offered.
+    :ivar trusts: whether a peer at this address is believed when it speaks for its client.
+    :ivar hostname: what we call ourselves; None: the address that the client connected to.
+    """
+
+    promises: Promises
+    maxAttempts: int
+    context: Creator | None
+    trusts: Callable[[Address], bool]
+    hostname: bytes | None = None

@@ -131,6 +131,13 @@ class ProxyClient(Stream):
             detail = describe(gone.__cause__ or gone)
             raise BackendFailed(Stage.TLS, detail, retry=True) from gone
 
+    async def catchUp(self, first: bytes) -> None:
+        """Bring the backend to where a client is that we have answered before dialling.
+
+        :param first: the first bytes of the client that are for the backend.
+        """
+        self.send(first)
+
     async def login(self, credentials: Credentials, challenge: Challenge) -> AuthResult:
         """Replay a login.
 

@@ -12,10 +12,10 @@ from mailproxy.config.model import Capabilities
 from mailproxy.errors import BackendFailed, LimitExceeded, ProtocolError, Refusal, Stage
 from mailproxy.origin import Fields
 from mailproxy.protocols import grammar
-from mailproxy.protocols.base import AuthResult, Command, Dismissed, Login, Verdict
+from mailproxy.protocols.base import AuthResult, Command, Dismissed, Login, Promises, Verdict
 from mailproxy.protocols.client import ProxyClient, ProxyClientFactory
 from mailproxy.protocols.literals import TooBig, readPieces, written
-from mailproxy.protocols.server import Promises, ProxyServer, ProxyServerFactory, Verb
+from mailproxy.protocols.server import ProxyServer, ProxyServerFactory, Verb
 from mailproxy.sasl import Credentials
 from mailproxy.stream import MAX_LINE
 

@@ -4,20 +4,53 @@ Knows what is said when there is no backend to bridge to, and how a backend that
 whose stream follows; must not know what is in the stream.
 """
 
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
 from mailproxy.config.model import Capabilities
-from mailproxy.errors import BackendFailed, Refusal, Stage
-from mailproxy.protocols.base import Command
+from mailproxy.errors import BackendFailed, PeerGone, ProtocolError, Stage
+from mailproxy.protocols.base import Command, Promises
 from mailproxy.protocols.client import ProxyClientFactory
-from mailproxy.protocols.server import Promises, ProxyServer, ProxyServerFactory
-from mailproxy.protocols.submission import REFUSALS, SubmissionClient
+from mailproxy.protocols.server import ProxyServerFactory, Verb
+from mailproxy.protocols.submission import SubmissionClient, SubmissionServer
 
 
-class PassThroughServer(ProxyServer):
-    """Us, towards a client whose every byte is the backend's: we only speak when there is none."""
+class PassThroughServer(SubmissionServer):
+    """Us, towards a client whose every byte is the backend's.
 
-    def dismiss(self, refusal: Refusal, command: Command | None) -> None:
-        """Say 421."""
-        self.send(REFUSALS[refusal] + b"\r\n")
+    We speak only when there is no backend, and with a trusted peer, which may introduce its client
+    by XCLIENT first; what the backend then says is its answer.
+    """
+
+    async def hearIntroduction(self) -> bytes:
+        """Answer until XCLIENT, or until something that only the backend can answer."""
+        self.greet()
+        while True:
+            line = await self.readLine()
+            name, _, arguments = line.partition(b" ")
+            command = Command(b"", name.upper(), arguments.strip())
+            if command.verb not in self.verbs:
+                return line + b"\r\n"
+            await self.serve(command)
+            if command.verb == b"XCLIENT" and self.isIntroduced:
+                return b""
+
+    isIntroduced = False
+
+    async def introductionVerb(self, command: Command) -> None:
+        """Serve XCLIENT; a malformed one is a mistake like any other."""
+        self.introduced(command.arguments.split())
+        self.isIntroduced = True
+
+    verbs: ClassVar[Mapping[bytes, Verb[Any]]] = {
+        b"EHLO": SubmissionServer.ehloVerb,
+        b"LHLO": SubmissionServer.ehloVerb,
+        b"HELO": SubmissionServer.heloVerb,
+        b"NOOP": SubmissionServer.noopVerb,
+        b"RSET": SubmissionServer.noopVerb,
+        b"QUIT": SubmissionServer.quitVerb,
+        b"XCLIENT": introductionVerb,
+    }
 
 
 class PassThroughClient(SubmissionClient):
@@ -49,6 +82,17 @@ class PassThroughClient(SubmissionClient):
                 raise BackendFailed(Stage.UNSUPPORTED, "XCLIENT is not offered to us")
             await self.introduce()
 
+    async def catchUp(self, first: bytes) -> None:
+        """Hear the backend's greeting, greet it by the client's name, and pass the client on."""
+        try:
+            if not self.opening:
+                await self.readGreeting()
+            if self.origin.helo is not None:
+                await self.readCapabilities()
+        except (PeerGone, ProtocolError) as error:
+            raise BackendFailed(Stage.GREETING, str(error)) from error
+        self.send(first)
+
 
 class LMTPClient(PassThroughClient):
     """Us, towards an LMTP backend (RFC 2033)."""
@@ -64,7 +108,7 @@ class PassThroughServerFactory(ProxyServerFactory):
     @classmethod
     def promises(cls, capabilities: Capabilities) -> Promises:
         """Promise nothing: the backend speaks for itself."""
-        return Promises()
+        return Promises(banner=b"mailproxy")
 
 
 class SMTPClientFactory(ProxyClientFactory):

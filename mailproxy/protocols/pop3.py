@@ -8,9 +8,9 @@ from typing import ClassVar
 
 from mailproxy.config.model import Capabilities
 from mailproxy.errors import BackendFailed, LimitExceeded, ProtocolError, Refusal, Stage
-from mailproxy.protocols.base import AuthResult, Command, Dismissed, Login, Verdict
+from mailproxy.protocols.base import AuthResult, Command, Dismissed, Login, Promises, Verdict
 from mailproxy.protocols.client import ProxyClient, ProxyClientFactory
-from mailproxy.protocols.server import Promises, ProxyServer, ProxyServerFactory, Verb
+from mailproxy.protocols.server import ProxyServer, ProxyServerFactory, Verb
 from mailproxy.sasl import Credentials
 from mailproxy.stream import MAX_LINE
 

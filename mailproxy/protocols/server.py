@@ -7,7 +7,7 @@ once. Must not know the name of any protocol, nor accounts, destinations or the 
 from abc import abstractmethod
 from base64 import b64encode
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, ClassVar, Self, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import attrs
 from twisted.internet.interfaces import IAddress, IReactorTime
@@ -15,12 +15,20 @@ from twisted.internet.protocol import Factory, connectionDone
 from twisted.python.failure import Failure
 
 from mailproxy import sasl
-from mailproxy.config.model import Capabilities, Dialogue
+from mailproxy.config.model import Capabilities
 from mailproxy.errors import LimitExceeded, PeerGone, ProtocolError, Refusal
-from mailproxy.origin import Address, Fields, Origin
-from mailproxy.protocols.base import AuthResult, Command, Dismissed, Login, Verdict
+from mailproxy.origin import Fields, Origin
+from mailproxy.protocols.base import (
+    AuthResult,
+    Command,
+    Dismissed,
+    Login,
+    Promises,
+    ServerSettings,
+    Verdict,
+)
 from mailproxy.sasl import Credentials, EmptyCredentials, Mechanism, SASLError
-from mailproxy.stream import Creator, Stream
+from mailproxy.stream import Stream
 
 MAX_MISTAKES = 20
 """Commands that make no sense before a client is sent away."""
@@ -28,49 +36,6 @@ MAX_MISTAKES = 20
 
 class Cancelled(SASLError):
     """The client has cancelled a SASL exchange with `*`."""
-
-
-@attrs.frozen
-class Promises:
-    """What an operator lets us promise before any backend is known.
-
-    :ivar mechanisms: offered SASL mechanisms, in order.
-    :ivar cleartext: whether secrets may come over an unencrypted leg.
-    :ivar capabilities: the words that the protocol's own list begins with.
-    :ivar banner: text of the greeting.
-    """
-
-    mechanisms: tuple[Mechanism, ...] = ()
-    cleartext: bool = False
-    capabilities: tuple[bytes, ...] = ()
-    banner: bytes = b""
-
-    @classmethod
-    def of(cls, table: Dialogue, banner: str, words: Sequence[str] = ()) -> Self:
-        """Read a protocol's table: what all of them have, and its own words."""
-        return cls(
-            mechanisms=tuple(Mechanism[name] for name in table.sasl),
-            cleartext=table.allow_plain_auth_without_tls,
-            capabilities=tuple(word.encode() for word in words),
-            banner=banner.encode(),
-        )
-
-
-@attrs.frozen
-class ServerSettings:
-    """What holds for the clients of one listener.
-
-    :ivar maxAttempts: failed logins before we close.
-    :ivar context: makes TLS for STARTTLS; None where it is not offered.
-    :ivar trusts: whether a peer at this address is believed when it speaks for its client.
-    :ivar hostname: what we call ourselves; None: the address that the client connected to.
-    """
-
-    promises: Promises
-    maxAttempts: int
-    context: Creator | None
-    trusts: Callable[[Address], bool]
-    hostname: bytes | None = None
 
 
 S = TypeVar("S", bound="ProxyServer")
@@ -190,7 +155,7 @@ class ProxyServer(Stream):
         """
         while True:
             try:
-                login = await self._serve(await self.readCommand())
+                login = await self.serve(await self.readCommand())
             except LimitExceeded:
                 raise Dismissed(Refusal.TOO_BIG) from None
             except ProtocolError:
@@ -199,7 +164,7 @@ class ProxyServer(Stream):
             if login is not None:
                 return login
 
-    async def _serve(self, command: Command) -> Login | None:
+    async def serve(self, command: Command) -> Login | None:
         """Serve one command; what is no login goes on in the dialogue."""
         verb = self.verbs.get(command.verb)
         try:
@@ -342,6 +307,13 @@ class ProxyServer(Stream):
         if self.trusting:
             self.origin = self.origin.forwarded(fields)
         self.origin = self.origin.described(fields)
+
+    async def hearIntroduction(self) -> bytes:
+        """Let a trusted peer say who its client is, in a session without a login.
+
+        :returns: the first bytes that are for the backend; empty where it has said it all to us.
+        """
+        return b""
 
     def introduced(self, words: Sequence[bytes]) -> None:
         """Take a trusted peer's XCLIENT words.

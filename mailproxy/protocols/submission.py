@@ -5,15 +5,15 @@ Knows reply codes and EHLO; must not know what comes of a login, nor anything of
 
 import re
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import attrs
 
 from mailproxy.config.model import Capabilities
 from mailproxy.errors import BackendFailed, LimitExceeded, ProtocolError, Refusal, Stage
-from mailproxy.protocols.base import AuthResult, Command, Dismissed, Login, Verdict
+from mailproxy.protocols.base import AuthResult, Command, Dismissed, Login, Promises, Verdict
 from mailproxy.protocols.client import ProxyClient, ProxyClientFactory
-from mailproxy.protocols.server import Promises, ProxyServer, ProxyServerFactory, Verb
+from mailproxy.protocols.server import ProxyServer, ProxyServerFactory, Verb
 from mailproxy.stream import MAX_LINE
 
 REFUSALS: Mapping[Refusal, bytes] = {
@@ -160,7 +160,7 @@ class SubmissionServer(ProxyServer):
         self._heard = False
         self.send(self.greeting())
 
-    verbs: ClassVar[Mapping[bytes, Verb["SubmissionServer"]]] = {
+    verbs: ClassVar[Mapping[bytes, Verb[Any]]] = {
         b"EHLO": ehloVerb,
         b"HELO": heloVerb,
         b"NOOP": noopVerb,

@@ -372,7 +372,8 @@ class SampleTests(ConfigTestCase):
         """Where there is a default, the sample tells it truly."""
         examples = (
             "subjects|disable_cipher_suites|groups|source_ips|sieve|tls_pinned_cert_sha256|"
-            "tls_client_cert|tls_client_key|bearer_token|url|key_prefix|pool_size|[a-z_]*query"
+            "tls_client_cert|tls_client_key|bearer_token|url|key_prefix|pool_size|[a-z_]*query|"
+            "address"
         )
         defaults = re.sub(rf"^#(?!({examples}) =)(?=[a-z0-9_]+ = )", "", self.text, flags=re.M)
         self.assertNotEqual(defaults, self.text)

@@ -2,7 +2,7 @@
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailproxy.config.stores import Mapping, Normalize, OnError, SQLStore
+from mailproxy.config.stores import Mapping, Normalize, OnError, SourceKind, SQLStore
 from tests.config.support import ConfigTestCase, changed
 
 REDIS = ('source = "file"\n', 'source = "redis"\nredis.url = "{}"\n')
@@ -26,6 +26,45 @@ class MappingTests(SynchronousTestCase):
         store = SQLStore.model_validate({**tables, "delete_query": "?"})
         self.assertTrue(store.isWritable)
         self.assertEqual(store.scheme, "sqlite")
+
+
+class SourceTests(ConfigTestCase):
+    """Which kind of store is asked."""
+
+    def test_kinds(self) -> None:
+        """Three of our own, and a plugin by its name."""
+        for text, kind, plugin in (
+            ("file", SourceKind.FILE, ""),
+            ("redis", SourceKind.REDIS, ""),
+            ("sql", SourceKind.SQL, ""),
+            ("plugin:by-letter", SourceKind.PLUGIN, "by-letter"),
+            ("plugin:a:b", SourceKind.PLUGIN, "a:b"),
+        ):
+            mapping = Mapping.model_validate({"source": text})
+            self.assertEqual((mapping.kind, mapping.pluginName), (kind, plugin))
+
+    def test_unknownKinds(self) -> None:
+        """What it may be is said; a plugin needs a name."""
+        for text in ("ldap", "plugin", "plugin:", "File", ""):
+            line = self.assertProblem(
+                changed(('source = "file"', f'source = "{text}"')), "mapping.source: "
+            )
+            self.assertIn("file, redis, sql or plugin:NAME", line)
+
+    def test_pluginNeedsNoTable(self) -> None:
+        """It has one if it wants; what is in there is its own business."""
+        source = ('source = "file"', 'source = "plugin:mine"')
+        self.assertIsNone(self.load(changed(source)).mapping.plugin)
+        config = self.load(changed(source, extra='plugin = { host = "h", password = "hush" }'))
+        self.assertEqual(config.mapping.plugin, {"host": "h", "password": "hush"})
+        self.assertNotIn("hush", repr(config))
+
+    def test_otherSourcesNeedTheirTable(self) -> None:
+        """Each its own."""
+        for kind in ("redis", "sql"):
+            self.assertProblem(
+                changed(('source = "file"', f'source = "{kind}"')), f"mapping.{kind}: missing"
+            )
 
 
 class URLTests(ConfigTestCase):
@@ -60,6 +99,25 @@ class URLTests(ConfigTestCase):
             changed(extra='sql.url = "oracle://u:secret@h"\nsql.query = "?"'), "mapping.sql.url: "
         )
         self.assertNotIn("secret", line)
+
+    def test_SQLURLsAreRead(self) -> None:
+        """As far as that needs no driver: MySQL's and SQLite's."""
+        for url in ("mysql://u:secret@h:port/d", "mysql://u:secret@h/d?secret=1", "sqlite://?x"):
+            line = self.assertProblem(
+                changed(extra=f'sql.url = "{url}"\nsql.query = "?"'), "mapping.sql.url: "
+            )
+            self.assertNotIn("secret", line)
+
+    def test_relativeSQLitePathsCountFromTheFile(self) -> None:
+        """As all paths do; others stay as they are."""
+        for url, expected in (
+            ("sqlite://routes.db", f"sqlite://{self.directory.absolute()}/routes.db"),
+            ("sqlite:///var/routes.db", "sqlite:///var/routes.db"),
+            ("sqlite://:memory:", "sqlite://:memory:"),
+        ):
+            config = self.load(changed(extra=f'sql.url = "{url}"\nsql.query = "?"'))
+            assert config.mapping.sql is not None
+            self.assertEqual(config.mapping.sql.url.get_secret_value(), expected)
 
     def test_passwordsAreNotInReprs(self) -> None:
         """A configuration can be printed without harm."""

@@ -121,7 +121,8 @@ class RingTests(IdentityTestCase):
 
     def test_aRingOfPassThroughIsLeft(self) -> None:
         """By header: 421 from the one that has no hop left, all the way back."""
-        client = self.connect("smtp-header", source="127.0.0.1", preface=_local("-header"))
+        stranger = b"PROXY TCP4 203.0.113.9 127.0.0.1 40000 25\r\n"
+        client = self.connect("smtp-header", source="127.0.0.1", preface=stranger)
         self.assertRegex(client.readLine(), rb"\A421 ")
         self.assertEqual(client.readToEnd(), b"")
 

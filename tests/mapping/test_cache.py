@@ -1,7 +1,10 @@
 """The cache: how long it remembers, whom it asks and how often, and what it forgets."""
 
+from typing import cast
+
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.task import Clock
+from twisted.logger import ILogObserver, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
@@ -477,3 +480,60 @@ class BoundTests(SynchronousTestCase):
         self.clock.advance(600)
         self.assertFalse(self.cache.peek("ann"))
         self.assertEqual(self.cache.stale("ann"), Known("new"))
+
+
+class ObservationTests(CacheCase):
+    """What others hear of the questions to the source."""
+
+    def setUp(self) -> None:
+        """Note each question's time and outcome."""
+        super().setUp()
+        self.heard: list[tuple[float, bool]] = []
+        self.cache = MappingCache(self.source, self.clock, self.settings, self.hear)
+        self.lines: list[str] = []
+        observer = cast(ILogObserver, lambda event: self.lines.append(formatEvent(event)))
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
+
+    def hear(self, seconds: float, *, failed: bool = False) -> None:
+        """Note one."""
+        self.heard.append((seconds, failed))
+
+    def test_everyAnswerAndItsTime(self) -> None:
+        """Once for all who waited; not again from memory."""
+        waiters = [self.cache.lookup("ann") for _ in range(3)]
+        self.clock.advance(2)
+        self.source.answer("new")
+        self.assertEqual([self.successResultOf(each) for each in waiters], ["new"] * 3)
+        self.successResultOf(self.cache.lookup("ann"))
+        self.assertEqual(self.heard, [(2, False)])
+
+    def test_failuresAndTimeouts(self) -> None:
+        """They count as such; who leaves does not."""
+        self.breakDown("ann")
+        waiter = self.cache.lookup("bob")
+        self.clock.advance(5)
+        self.failureResultOf(waiter, MappingError)
+        left = self.cache.lookup("zoe")
+        left.cancel()
+        self.failureResultOf(left, CancelledError)
+        self.assertEqual(self.heard, [(0, True), (5, True)])
+
+    def test_answerOfTheWrongTypeIsHeardOnce(self) -> None:
+        """As a failure."""
+        self.cache.lookup("ann").addErrback(lambda failure: None)
+        self.source.questions[-1][1].callback(7)  # type: ignore[arg-type]
+        self.flushLoggedErrors()
+        self.assertEqual(self.heard, [(0, True)])
+
+    def test_oneWarningPerOutage(self) -> None:
+        """However many accounts it meets, and a line when it is over."""
+        for name in ("ann", "bob", "zoe"):
+            self.breakDown(name)
+        self.assertEqual(len(self.lines), 1, self.lines)
+        self.assertIn("store down", self.lines[0])
+        self.clock.advance(10)
+        self.fill("ann", "new")
+        self.fill("bob", "new")
+        self.assertEqual(len(self.lines), 2, self.lines)
+        self.assertIn("answers again", self.lines[1])

@@ -10,8 +10,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mailproxy.errors import Refusal
 from mailproxy.origin import Address, Origin
-from mailproxy.protocols.base import AuthResult, Dismissed, Login, Verdict
-from mailproxy.protocols.server import Promises, ProxyServer, ServerSettings
+from mailproxy.protocols.base import AuthResult, Dismissed, Login, Promises, ServerSettings, Verdict
+from mailproxy.protocols.server import ProxyServer
 from mailproxy.sasl import Mechanism
 from mailproxy.stream import Creator
 from tests.support import Network, Peer, Segments, serverTLS

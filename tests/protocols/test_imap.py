@@ -9,9 +9,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from mailproxy.config.model import Capabilities
 from mailproxy.errors import PeerGone, Refusal
 from mailproxy.origin import Address
-from mailproxy.protocols.base import AuthResult, Command, Dismissed, Login, Verdict
+from mailproxy.protocols.base import AuthResult, Command, Dismissed, Login, ServerSettings, Verdict
 from mailproxy.protocols.imap import IMAPServer, IMAPServerFactory
-from mailproxy.protocols.server import ServerSettings
 from mailproxy.sasl import Mechanism, fromPassword
 from mailproxy.stream import MAX_LINE
 from tests.protocols.talk import ORIGIN, Talk, plain, serverSettings, startTLS, trustOnly

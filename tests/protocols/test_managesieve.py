@@ -7,9 +7,8 @@ import attrs
 from mailproxy.config.model import Capabilities
 from mailproxy.errors import Refusal
 from mailproxy.origin import Address
-from mailproxy.protocols.base import AuthResult, Command, Verdict
+from mailproxy.protocols.base import AuthResult, Command, ServerSettings, Verdict
 from mailproxy.protocols.managesieve import ManageSieveServer, ManageSieveServerFactory
-from mailproxy.protocols.server import ServerSettings
 from mailproxy.sasl import Mechanism
 from mailproxy.stream import MAX_LINE
 from tests.protocols.talk import (

@@ -16,12 +16,12 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mailproxy import sasl
 from mailproxy.origin import Address
-from mailproxy.protocols.base import AuthResult, Login, Verdict
+from mailproxy.protocols.base import AuthResult, Login, ServerSettings, Verdict
 from mailproxy.protocols.client import ClientSettings, ProxyClient
 from mailproxy.protocols.imap import IMAPClient, IMAPServer
 from mailproxy.protocols.managesieve import ManageSieveClient, ManageSieveServer
 from mailproxy.protocols.pop3 import POP3Client, POP3Server
-from mailproxy.protocols.server import ProxyServer, ServerSettings
+from mailproxy.protocols.server import ProxyServer
 from mailproxy.protocols.submission import SubmissionClient, SubmissionServer
 from mailproxy.sasl import Credentials, Mechanism
 from tests.protocols.backend import ANN, BEARER, HUGE, MASTER, PLAINTEXT, XCLIENT, XOAUTH2

@@ -6,6 +6,7 @@ import attrs
 
 from mailproxy.config.model import Capabilities
 from mailproxy.errors import Refusal, Stage
+from mailproxy.protocols.base import Promises, ServerSettings
 from mailproxy.protocols.client import ProxyClient
 from mailproxy.protocols.passthrough import (
     LMTPClient,
@@ -15,7 +16,6 @@ from mailproxy.protocols.passthrough import (
     PassThroughServerFactory,
     SMTPClientFactory,
 )
-from mailproxy.protocols.server import Promises, ServerSettings
 from tests.protocols.backend import PLAINTEXT, XCLIENT, BackendCase, upgrading
 from tests.protocols.talk import ORIGIN, trustNobody
 from tests.support import Network, Peer, Segments
@@ -168,7 +168,9 @@ class ServerTests(BackendCase):
 
     def test_nothingIsPromised(self) -> None:
         """The backend speaks for itself."""
-        self.assertEqual(PassThroughServerFactory.promises(Capabilities()), Promises())
+        self.assertEqual(
+            PassThroughServerFactory.promises(Capabilities()), Promises(banner=b"mailproxy")
+        )
 
     def test_factories(self) -> None:
         """Each makes its own conversation."""

@@ -9,15 +9,16 @@ from twisted.trial.unittest import SynchronousTestCase
 from mailproxy.config.model import Capabilities
 from mailproxy.errors import LimitExceeded, PeerGone, ProtocolError, Refusal
 from mailproxy.origin import Address
-from mailproxy.protocols.base import AuthResult, Command, Dismissed, Login, Verdict
-from mailproxy.protocols.server import (
-    MAX_MISTAKES,
+from mailproxy.protocols.base import (
+    AuthResult,
+    Command,
+    Dismissed,
+    Login,
     Promises,
-    ProxyServer,
-    ProxyServerFactory,
     ServerSettings,
-    Verb,
+    Verdict,
 )
+from mailproxy.protocols.server import MAX_MISTAKES, ProxyServer, ProxyServerFactory, Verb
 from mailproxy.sasl import Mechanism
 from mailproxy.stream import MAX_LINE
 from tests.protocols.talk import ORIGIN, Talk, plain, serverSettings, startTLS, trustOnly

@@ -8,8 +8,7 @@ import attrs
 from mailproxy.config.model import Capabilities
 from mailproxy.errors import Refusal
 from mailproxy.origin import Address
-from mailproxy.protocols.base import AuthResult, Dismissed, Verdict
-from mailproxy.protocols.server import ServerSettings
+from mailproxy.protocols.base import AuthResult, Dismissed, ServerSettings, Verdict
 from mailproxy.protocols.submission import SubmissionServer, SubmissionServerFactory
 from mailproxy.sasl import Mechanism
 from mailproxy.stream import MAX_LINE

@@ -215,3 +215,63 @@ class BytesTests(BridgeTests, IntroductionTests):
     """The same, one byte per segment."""
 
     segments = Segments.BYTES
+
+
+TRUSTED_PEER = "198.51.100.7"
+TRUSTING = {"proxy_trusted": [f"{TRUSTED_PEER}/32"]}
+OFFERED = b"XCLIENT ADDR PORT PROTO HELO DESTADDR DESTPORT SESSION TTL\r\n"
+
+
+class TrustedPeerTests(PassageCase):
+    """Who may speak for others is heard before the backend is dialled."""
+
+    def hear(self) -> tuple[Theatre, Client]:
+        """A trusted peer that has greeted us and seen that it may introduce its client."""
+        stage, client = self.arrive(listener=TRUSTING)
+        self.assertTrue(client.take().startswith(b"220 "))
+        self.assertTrue(stage.ask(client, b"EHLO proxy.example\r\n").endswith(OFFERED))
+        self.assertEqual(stage.network.dialled, [])
+        return stage, client
+
+    def test_theBackendsGreetingAnswersTheIntroduction(self) -> None:
+        """From there on the client hears the backend, which hears of the client."""
+        stage, client = self.hear()
+        client.say(b"XCLIENT ADDR=203.0.113.5 PORT=4321 TTL=3\r\n")
+        stage.network.pump()
+        backend = Peer()
+        stage.take(backend)
+        self.assertEqual(client.take(), b"")
+        backend.say(b"220 mx\r\n")
+        stage.network.pump()
+        self.assertEqual(client.take(), b"220 mx\r\n")
+        self.assertEqual(stage.registry.find()[0].client, "203.0.113.5:4321")
+
+    def test_aCircleRunsOutOfHops(self) -> None:
+        """The introduction carries the hops; at the last one nobody is dialled any more."""
+        stage, client = self.hear()
+        client.say(b"XCLIENT ADDR=203.0.113.5 PORT=4321 TTL=1\r\n")
+        self.assertAway(stage, client)
+        self.assertEqual(stage.network.dialled, [])
+        self.assertIn("loop: no hop is left", self.ends()[0])
+
+    def test_aTrustedPeerNeedNotIntroduceAnybody(self) -> None:
+        """What it says next is the backend's to answer, which is greeted in its name first."""
+        stage, client = self.hear()
+        client.say(b"MAIL FROM:<a@example.com>\r\n")
+        stage.network.pump()
+        backend = Peer()
+        stage.take(backend)
+        self.assertEqual(stage.ask(backend, b"220 mx\r\n"), b"EHLO proxy.example\r\n")
+        said = stage.ask(backend, b"250-mx\r\n250 PIPELINING\r\n")
+        self.assertEqual(said, b"MAIL FROM:<a@example.com>\r\n")
+        self.assertEqual(client.take(), b"")
+        backend.say(b"250 ok\r\n")
+        stage.network.pump()
+        self.assertEqual(client.take(), b"250 ok\r\n")
+
+    def test_nonsenseIsAMistake(self) -> None:
+        """A malformed introduction introduces nobody."""
+        stage, client = self.hear()
+        self.assertTrue(stage.ask(client, b"XCLIENT ADDR\r\n").startswith(b"50"))
+        self.assertTrue(stage.ask(client, b"QUIT\r\n").startswith(b"221 "))
+        self.assertEqual(stage.network.dialled, [])
