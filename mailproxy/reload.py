@@ -33,8 +33,8 @@ SOURCE_GRACE = 30.0
 class Stores(Protocol):
     """Makes mapping sources; picks their classes."""
 
-    def make(self, config: Config) -> IMappingSource:
-        """Make the source that a configuration asks for; blocks, and may raise ConfigError."""
+    def remake(self, config: Config) -> Deferred[IMappingSource]:
+        """Make the source that a configuration asks for; may fail with ConfigError."""
 
     def revise(self, source: IMappingSource, config: Config) -> Deferred[bool]:
         """Let a source serve under another configuration with the same store.
@@ -141,7 +141,7 @@ class Reloader(Service):
         """Keep the source whose store is the same, else make another and start it."""
         if _store(old.config) == _store(config):
             return old.source, await self._stores.revise(old.source, config)
-        source = await self._inThread(lambda: self._stores.make(config))
+        source = await self._stores.remake(config)
         if IService.providedBy(source):
             IService(source).startService()
         return source, True

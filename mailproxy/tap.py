@@ -15,7 +15,7 @@ from typing import Any, TypeVar, cast
 import attrs
 from twisted.application.service import IService, MultiService
 from twisted.internet import reactor as globalReactor
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from twisted.internet.interfaces import (
     IProtocolFactory,
@@ -156,8 +156,14 @@ class SourceMaker:
     inThread: InThread
 
     def make(self, config: Config) -> IMappingSource:
-        """Make the source that a configuration asks for."""
+        """Make the source that a configuration asks for; blocks for a large file."""
         return SOURCES[config.mapping.kind](config, self)
+
+    def remake(self, config: Config) -> Deferred[IMappingSource]:
+        """Make it while the reactor runs: a file's in a thread, others may use the reactor."""
+        if config.mapping.kind is SourceKind.FILE:
+            return self.inThread(lambda: self.make(config))
+        return maybeDeferred(self.make, config)
 
     def revise(self, source: IMappingSource, config: Config) -> Deferred[bool]:
         """Let a source that holds a copy read it again, by the rules of the new configuration."""

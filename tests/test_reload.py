@@ -66,12 +66,10 @@ class MemoryStores:
         self.outcome: Callable[[], Deferred[bool]] = lambda: succeed(False)
         self.revised: list[Config] = []
 
-    def make(self, config: Config) -> IMappingSource:
+    def remake(self, config: Config) -> Deferred[IMappingSource]:
         """Make the next one."""
         source = self.made.pop(0)
-        if isinstance(source, Exception):
-            raise source
-        return source
+        return fail(source) if isinstance(source, Exception) else succeed(source)
 
     def revise(self, source: IMappingSource, config: Config) -> Deferred[bool]:
         """Revise it."""

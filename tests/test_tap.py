@@ -423,7 +423,7 @@ class SourceMakerTests(ConfigTestCase):
 
     def test_fileSourceIsRead(self) -> None:
         """When it is made."""
-        source = self.maker.make(self.load(MINIMAL))
+        source = self.successResultOf(self.maker.remake(self.load(MINIMAL)))
         self.assertIsInstance(source, FileSource)
         self.assertEqual(self.successResultOf(source.lookup("anna")), "old")
 
