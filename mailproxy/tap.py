@@ -31,7 +31,7 @@ from twisted.python.threadpool import ThreadPool
 
 from mailproxy.config import Config, load, warnings
 from mailproxy.config.bind import Bind
-from mailproxy.config.load import checkMapping
+from mailproxy.config.load import checkMapping, notServed
 from mailproxy.config.model import SourceKind
 from mailproxy.config.storeurl import parseRedis
 from mailproxy.control import LocalControl
@@ -251,7 +251,8 @@ def _makeProxy(reactor: ProxyReactor, path: str) -> Whole:
 
     def read() -> Config:
         config = load(Path(path), os.environ)
-        _refuseUnknown(config)
+        if problems := notServed(config):
+            raise ConfigError(problems)
         return config
 
     config = read()
@@ -268,19 +269,6 @@ def _makeProxy(reactor: ProxyReactor, path: str) -> Whole:
     reactor.callWhenRunning(_welcome, config)
     reactor.callWhenRunning(_obeySignals, reactor, reloader)
     return whole
-
-
-def _refuseUnknown(config: Config) -> None:
-    """Refuse what the configuration knows and this version does not serve yet."""
-    problems = [
-        f"listener.{name}.protocol: {listener.protocol} is not served by this version"
-        for name, listener in config.listener.items()
-        if listener.protocol not in PROTOCOLS
-    ]
-    if config.mapping.kind not in SOURCES:
-        problems.append(f"mapping.source: {config.mapping.source} is not read by this version")
-    if problems:
-        raise ConfigError(problems)
 
 
 def _makeDoors(

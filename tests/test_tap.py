@@ -32,6 +32,8 @@ from twisted.python.reflect import namedAny
 from zope.interface.verify import verifyObject
 
 from mailproxy import tap
+from mailproxy.config.model import SourceKind
+from mailproxy.config.values import NOT_SERVED, PROTOCOLS
 from mailproxy.demo import DemoSetup
 from mailproxy.errors import ConfigError
 from mailproxy.logs import Logger
@@ -48,6 +50,22 @@ from tests.stage import MemorySource
 
 ENDPOINT = changed(('"127.0.0.1:993"', '"tcp:10993:interface=127.0.0.1", "tcp:10994"'))
 """Endpoint strings are bound when the service starts: by a reactor in memory, then, to nothing."""
+
+WITH_HTTP = (
+    ENDPOINT.replace(
+        "[destination.old]", "[destination.old]\nprotocol.http = {port = 443, tls = 'implicit'}"
+    )
+    + """
+[listener.web]
+protocol = "http"
+bind = "127.0.0.1:8443"
+tls = "implicit"
+[[http.route]]
+match = "/**"
+destination = "old"
+"""
+)
+NO_HTTP = "listener.web.protocol: this version does not serve http"
 
 
 class ThreadlessReactor(MemoryReactorClock):
@@ -177,17 +195,14 @@ class RefusalTests(TapCase):
         self.assertIn("none.toml", str(error.code))
         self.assertNotIn("Traceback", str(error.code))
 
-    def test_nothingIsServedWithoutItsClass(self) -> None:
-        """A protocol without classes, and a store without a source, are refused together."""
-        self.patch(tap, "PROTOCOLS", {})
-        self.patch(tap, "SOURCES", {})
-        self.assertEqual(
-            self.refused(ENDPOINT),
-            [
-                "listener.imaps.protocol: imap is not served by this version",
-                "mapping.source: file is not read by this version",
-            ],
-        )
+    def test_whatThisVersionDoesNotServe(self) -> None:
+        """It may be written down, and the start names it."""
+        self.assertEqual(self.refused(WITH_HTTP), [NO_HTTP])
+
+    def test_everyOtherProtocolHasItsClasses(self) -> None:
+        """And every kind of store its source."""
+        self.assertEqual(set(tap.PROTOCOLS) | NOT_SERVED, set(PROTOCOLS))
+        self.assertEqual(set(tap.SOURCES), set(SourceKind))
 
     def test_badMappingFile(self) -> None:
         """A mapping to nowhere is named with file and line."""
@@ -400,11 +415,7 @@ class SignalledReloadTests(TapCase):
 
     def test_whatIsNotServedIsRefused(self) -> None:
         """As at a start."""
-        self.patch(tap, "SOURCES", {})
-        self.assertEqual(
-            self.hangUp(ENDPOINT),
-            ["not reloaded: mapping.source: file is not read by this version"],
-        )
+        self.assertEqual(self.hangUp(WITH_HTTP), [f"not reloaded: {NO_HTTP}"])
 
     def test_bugIsLogged(self) -> None:
         """A mistake of ours ends neither the process nor the silence about it."""

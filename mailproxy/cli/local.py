@@ -10,7 +10,9 @@ import attrs
 from mailproxy.cli.output import Terminal
 from mailproxy.cli.place import CONFIG_VARIABLE
 from mailproxy.config import Config, load, warnings
+from mailproxy.config.load import notServed
 from mailproxy.errors import ConfigError
+from mailproxy.tls import BackendOptions, BackendTLS, ServerTLS
 
 __all__ = ["Findings", "check", "schema"]
 
@@ -57,9 +59,17 @@ class Findings:
 def _examine(path: Path, environment: Mapping[str, str]) -> Findings:
     try:
         config = load(path, environment)
+        _tryTLS(config)
     except ConfigError as error:
         return Findings(error.problems)
-    return Findings([], warnings(config))
+    return Findings([], [*warnings(config), *notServed(config)])
+
+
+def _tryTLS(config: Config) -> None:
+    """Build the contexts that a start would build: some things only OpenSSL can refuse."""
+    ServerTLS(config.tls.certificate, config.tls.protocols)
+    for destination in config.destination.values():
+        BackendTLS(BackendOptions.fromConfig(destination, config.tls.protocols))
 
 
 def schema(arguments: argparse.Namespace, terminal: Terminal) -> int:

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailproxy.cli import Terminal, runCommand
+from mailproxy.cli import Terminal, local, runCommand
 from mailproxy.demo.files import PREFERRED_PORTS, writeFiles
+from mailproxy.errors import ConfigError
 
 BROKEN = """\
 [listener.imaps]
@@ -55,6 +56,17 @@ class CheckTests(CommandTestCase):
         """A file without mistakes is named on standard output, and the status is 0."""
         path = self.sound()
         self.assertEqual(self.command("check", path), (0, f"{path}: no problems found\n", ""))
+
+    def test_whatOnlyOpenSSLCanRefuseIsFoundToo(self) -> None:
+        """A check that passes is a start that gets as far as its sockets."""
+
+        def refuse(*words: object) -> None:
+            raise ConfigError(["tls.certificate.main: OpenSSL refuses the certificate or key"])
+
+        self.patch(local, "ServerTLS", refuse)
+        status, _, err = self.command("check", self.sound())
+        self.assertEqual(status, 1)
+        self.assertIn("tls.certificate.main: ", err)
 
     def test_everyProblemHasItsLine(self) -> None:
         """Each mistake is one line on standard error, and the status is 1."""
