@@ -5,17 +5,19 @@ proxy of this process. Answers are plain data, ready for JSON or for another pro
 """
 
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 from twisted.internet.defer import Deferred, succeed
 from zope.interface import Interface, implementer
 
 from mailproxy.config.load import lacking
 from mailproxy.config.model import Destination
-from mailproxy.errors import ConfigError, ReadOnlyMapping, UnknownDestination
+from mailproxy.errors import ConfigError, MappingError, ReadOnlyMapping, UnknownDestination
 from mailproxy.mapping.interfaces import IReloadableMappingSource, IWritableMappingSource
 from mailproxy.proxy import Proxy
 from mailproxy.registry import ISession
+
+T = TypeVar("T")
 
 Facts: TypeAlias = dict[str, Any]
 """One JSON object; its keys are those of the management API."""
@@ -168,8 +170,7 @@ class LocalControl:
         self._requireDeclared(destination)
         if missing := lacking(self._proxy.runtime.config, destination):
             raise ConfigError([f"destination: it lacks {', '.join(missing)}, which is served here"])
-        await self._writable().store(normalized, destination)
-        self._proxy.cache.invalidate(normalized)
+        await self._written(normalized, self._writable().store(normalized, destination))
 
     def removeMapping(self, identifier: str) -> Deferred[bool]:
         """Remove an account's mapping."""
@@ -177,9 +178,17 @@ class LocalControl:
 
     async def _removeMapping(self, identifier: str) -> bool:
         normalized = self._normalize(identifier)
-        removed: bool = await self._writable().remove(normalized)
-        self._proxy.cache.invalidate(normalized)
-        return removed
+        return await self._written(normalized, self._writable().remove(normalized))
+
+    async def _written(self, identifier: str, writing: Deferred[T]) -> T:
+        """Let the next lookup see a write; one that has failed may have been done all the same."""
+        try:
+            result = await writing
+        except MappingError:
+            self._proxy.cache.expire(identifier)
+            raise
+        self._proxy.cache.invalidate(identifier)
+        return result
 
     def _writable(self) -> IWritableMappingSource:
         source = self._proxy.runtime.source

@@ -119,6 +119,12 @@ class Attempt:
         if health is not None and stage not in _NO_FAILURE:
             health._failed(self._destination, stage, client)
 
+    def reached(self) -> None:
+        """The host has taken our call, and no more is known: that ends a streak of vain calls."""
+        health = self._settle()
+        if health is not None:
+            health._reached(self._destination)
+
     def abandoned(self) -> None:
         """There is no verdict, as when the client left; a probe's place is free again."""
         self._settle()
@@ -195,6 +201,11 @@ class Health:
         if circuit.openedAt is not None:
             self.log.info("destination {destination} is up again", destination=destination)
         circuit.close()
+
+    def _reached(self, destination: str) -> None:
+        """Take back what was held against the host, but nothing that happened behind its door."""
+        if self._circuit(destination).hostLevel:
+            self._succeeded(destination)
 
     def _failed(self, destination: str, stage: Stage, client: str) -> None:
         """Count a failure, and open the circuit if it was the probe or one too many."""

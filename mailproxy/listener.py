@@ -124,6 +124,8 @@ def _relayed(origin: Origin, header: proxyheader.Header) -> Origin:
     """Believe a trusted peer's header: addresses, and the hops that another of us has left."""
     if header.source is not None and header.destination is not None:
         origin = attrs.evolve(origin, client=header.source, local=header.destination)
+    elif not header.local:
+        origin = attrs.evolve(origin, nameless=True)
     for kind, value in header.tlvs:
         if kind == proxyheader.HOPS and len(value) == 1:
             origin = attrs.evolve(origin, ttl=value[0])

@@ -78,6 +78,9 @@ class Origin:
     :ivar ttl: hops left for a chain of proxies, ours included.
     :ivar secure: whether the client's own leg is encrypted.
     :ivar helo: the name that an SMTP client has greeted with.
+    :ivar transport: how the client's own leg is, as a trusted peer says: `TLS` or `insecure`.
+    :ivar nameless: whether a trusted peer speaks for somebody whose address it does not tell: so
+        `client` is that peer's, and its rights are not to be had by it.
     :ivar description: what the client's program says of itself by IMAP ID, to be passed on.
     """
 
@@ -88,6 +91,8 @@ class Origin:
     secure: bool = False
     description: Fields = ()
     helo: bytes | None = None
+    transport: bytes | None = None
+    nameless: bool = False
 
     def described(self, fields: Fields) -> Self:
         """Keep what a client says of itself, less all that only a proxy may say.
@@ -110,8 +115,8 @@ class Origin:
     def introduced(self, words: Sequence[bytes]) -> Self:
         """Believe a trusted peer's XCLIENT words, `NAME=value` in xtext (RFC 1891, section 5).
 
-        :raises ProtocolError: when one is not of that form. LOGIN, and what we do not know, is
-            passed over.
+        :raises ProtocolError: when one is not of that form, or the address is none. LOGIN, and what
+            we do not know, is passed over.
         """
         said: dict[bytes, bytes] = {}
         for word in words:
@@ -120,35 +125,39 @@ class Origin:
                 raise ProtocolError("an XCLIENT word without a value")
             if value.upper() not in _UNKNOWN:
                 said[name.upper()] = fromXtext(value)
-        return self._believe(said)
+        if b"ADDR" in said and _address(said, b"ADDR", b"PORT") is None:
+            raise ProtocolError("an XCLIENT address that is none")
+        return attrs.evolve(self._believe(said), nameless=b"ADDR" not in said)
 
     def _believe(self, said: Mapping[bytes, bytes]) -> Self:
         hops, hello = said.get(b"TTL", b""), said.get(b"HELO")
+        transport = said.get(b"CLIENT-TRANSPORT")
         return attrs.evolve(
             self,
             client=_address(said, b"ADDR", b"PORT") or self.client,
             local=_address(said, b"DESTADDR", b"DESTPORT") or self.local,
             session=_plain(said.get(b"SESSION", b""), 64) or self.session,
             ttl=min(int(hops), 255) if hops.isdigit() and len(hops) < 4 else self.ttl,
+            transport=transport if transport in _TRANSPORTS else self.transport,
             helo=self.helo if hello is None else hello if _plain(hello, 255) else None,
         )
 
     def _facts(self) -> dict[bytes, bytes]:
         """Say it by XCLIENT's names, with one hop less."""
+        client = {b"ADDR": self.client.host.encode(), b"PORT": b"%d" % self.client.port}
         return {
-            b"ADDR": self.client.host.encode(),
-            b"PORT": b"%d" % self.client.port,
+            **({} if self.nameless else client),
             b"DESTADDR": self.local.host.encode(),
             b"DESTPORT": b"%d" % self.local.port,
             b"SESSION": self.session.encode(),
             b"TTL": b"%d" % (self.ttl - 1),
-            b"CLIENT-TRANSPORT": b"TLS" if self.secure else b"insecure",
+            b"CLIENT-TRANSPORT": self.transport or _TRANSPORTS[self.secure],
         }
 
     def imapID(self) -> Fields:
         """Say it as IMAP ID fields: the names that Dovecot's proxies use."""
         facts = self._facts()
-        ours = tuple((name, facts[key]) for name, key in _FROM_ID.items())
+        ours = tuple((name, facts[key]) for name, key in _FROM_ID.items() if key in facts)
         return *self.description[: MAX_FIELDS - len(ours)], *ours
 
     def xclient(self, taken: frozenset[bytes] | None = None, *, smtp: bool = False) -> list[bytes]:
@@ -159,10 +168,12 @@ class Origin:
         """
         facts = self._facts()
         if smtp:
-            for key in (b"ADDR", b"DESTADDR"):
+            for key in facts.keys() & {b"ADDR", b"DESTADDR"}:
                 facts[key] = (b"IPV6:" if b":" in facts[key] else b"") + facts[key]
             if self.helo is not None:
                 facts |= {b"HELO": self.helo, b"PROTO": b"ESMTP"}
+        if self.nameless:
+            facts = {b"ADDR": _UNKNOWN[0], **facts}
         return [
             name + b"=" + toXtext(value)
             for name, value in facts.items()
@@ -170,6 +181,7 @@ class Origin:
         ]
 
 
+_TRANSPORTS = (b"insecure", b"TLS")
 _UNKNOWN = (b"[UNAVAILABLE]", b"[TEMPUNAVAIL]")
 """How a proxy says by XCLIENT that it does not know (as Postfix documents it)."""
 
@@ -216,11 +228,13 @@ def _mayPass(field: tuple[bytes, bytes | None]) -> bool:
 
 
 def _address(said: Mapping[bytes, bytes], host: bytes, port: bytes) -> Address | None:
-    """Read an address and its port; None unless both are sound."""
+    """Read an address; None unless it is sound. Of a port that is none nothing is known: 0."""
+    number = said.get(port, b"0")
     try:
         text = said[host].decode("ascii")
         text = text[5:] if text[:5].upper() == "IPV6:" else text
-        return Address.parse(text, int(said.get(port, b"0")))
+        sound = re.fullmatch(rb"[0-9]{1,5}", number) and int(number) <= 65535
+        return Address.parse(text, int(number) if sound else 0)
     except (KeyError, ValueError):
         return None
 

@@ -7,11 +7,12 @@ protocol's words.
 from collections.abc import Coroutine
 from typing import Any
 
-from mailproxy.errors import BackendFailed, Refusal
+from mailproxy.dial import Backend
+from mailproxy.errors import BackendFailed, LimitExceeded, Refusal, Stage
 from mailproxy.protocols.base import Dismissed
 from mailproxy.protocols.client import ProxyClient
 from mailproxy.session import Session
-from mailproxy.waiting import within
+from mailproxy.waiting import TimedOut, within
 
 
 class Passage(Session):
@@ -26,20 +27,42 @@ class Passage(Session):
         clock, patience = self.resources.clock, self.place.patience
         first = await within(clock, patience, self._arrival(introduction))
         try:
-            backend = await self.dial(self.target(None, self.resources.passThrough))
+            target = self.target(None, self.resources.passThrough)
+            if target.header and self.server.origin.nameless:
+                # A header without addresses says "me": the stream would have our own rights.
+                raise BackendFailed(Stage.UNSUPPORTED, "nobody tells whose stream it is")
+            backend = await self.dial(target)
             if first:
-                await within(clock, patience, backend.client.catchUp(first))
+                await self._catchUp(backend, first)
         except BackendFailed as failed:
             self.reason = str(failed)
             raise Dismissed(Refusal.UNAVAILABLE) from failed
-        backend.attempt.succeeded()
+        if backend.client.opening:
+            backend.attempt.succeeded()
+        else:
+            backend.attempt.reached()
         if not first:
             # A backend that had to be told of the client has greeted us: these words are for it.
             self.server.send(backend.client.opening)
         return backend.client
 
+    async def _catchUp(self, backend: Backend, first: bytes) -> None:
+        """Bring a backend to where the client is already."""
+        clock, patience = self.resources.clock, self.place.patience
+        try:
+            await within(clock, patience, backend.client.catchUp(first))
+        except TimedOut:
+            backend.attempt.failed(Stage.GREETING, self.server.origin.client.neighbourhood)
+            raise BackendFailed(Stage.GREETING, "no answer in time") from None
+        except BackendFailed as failed:
+            backend.attempt.failed(failed.stage, self.server.origin.client.neighbourhood)
+            raise
+
     async def _arrival(self, introduction: Coroutine[Any, Any, None]) -> bytes:
         """Learn who the client is; tells what it has said that is for the backend."""
         await introduction
         self.greeted = True
-        return await self.server.hearIntroduction() if self.server.trusting else b""
+        try:
+            return await self.server.hearIntroduction() if self.server.trusting else b""
+        except LimitExceeded:
+            raise Dismissed(Refusal.TOO_BIG) from None

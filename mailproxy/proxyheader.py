@@ -80,11 +80,14 @@ class Header:
     :ivar source: the client, or None where the socket's own address holds.
     :ivar destination: what the client connected to, or None likewise; both are None or neither is.
     :ivar tlvs: version 2's extra fields, in order; those of a `LOCAL` header are not read.
+    :ivar local: whether the sender speaks for itself (`LOCAL`); else without addresses it speaks
+        for somebody whom it does not name.
     """
 
     source: Address | None = None
     destination: Address | None = None
     tlvs: tuple[TLV, ...] = ()
+    local: bool = False
 
 
 @attrs.frozen
@@ -205,7 +208,7 @@ def _parseV2(data: bytes) -> tuple[Header, int] | NeedMore:
     body = data[_FIXED_V2.size : size]
     try:
         if _Command(versionAndCommand & 0x0F) is _Command.LOCAL:
-            return Header(), size
+            return Header(local=True), size
         family, transport = _Family(familyAndTransport >> 4), _Transport(familyAndTransport & 0x0F)
     except ValueError as error:
         raise ProtocolError("a PROXY header with an unknown command or family") from error

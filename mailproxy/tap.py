@@ -168,7 +168,8 @@ class SourceMaker:
     def revise(self, source: IMappingSource, config: Config) -> Deferred[bool]:
         """Let a source that holds a copy read it again, by the rules of the new configuration."""
         if isinstance(source, FileSource):
-            return source.revise(_checkOf(config))
+            # A write may have taken a hand's edit along before: so it counts as changed always.
+            return source.revise(_checkOf(config)).addCallback(lambda _: True)
         return succeed(False)
 
 
@@ -203,6 +204,8 @@ class Options(usage.Options):
 def makeService(options: Options) -> IService:
     """Build everything; a configuration that cannot be run ends the process in plain words."""
     _setLimits()
+    # Until it can reload, it must not die of the signal that asks for it.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     reactor = cast(ProxyReactor, globalReactor)
     try:
         whole = _makeDemo(reactor) if options["demo"] else _makeProxy(reactor, options["config"])
@@ -307,7 +310,8 @@ def _obeySignals(reactor: ProxyReactor, reloader: Reloader) -> None:
         reactor.stop()
 
     def end(number: int, _: FrameType | None) -> None:
-        signal.signal(number, signal.SIG_DFL)
+        for each in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(each, signal.SIG_DFL)
         reactor.callFromThread(stop, signal.Signals(number).name)
 
     def reload(number: int, _: FrameType | None) -> None:

@@ -329,6 +329,25 @@ class MappingTests(ControlCase):
         self.assertEqual(self.proxy.cache.entries, 0)
 
 
+class DoubtfulWriteTests(ControlCase):
+    """A write whose answer did not come, and that was done all the same."""
+
+    def test_theNextLookupAsksTheStore(self) -> None:
+        """Else the account would go to its old place until the old answer's time is over."""
+        source = WritableSource()
+        self.use(source)
+        self.successResultOf(self.proxy.cache.lookup("ann@example.org"))
+        source.error = MappingError("no answer in time")
+        for write in (
+            self.control.setMapping("ann@example.org", "old"),
+            self.control.removeMapping("ann@example.org"),
+        ):
+            self.failure(write, MappingError)
+        source.error, source.table["ann@example.org"] = None, "old"
+        looked = self.proxy.cache.lookup("ann@example.org")
+        self.assertEqual(self.successResultOf(looked), "old")
+
+
 class SessionTests(ControlCase):
     """Who is connected."""
 

@@ -275,3 +275,51 @@ class TrustedPeerTests(PassageCase):
         self.assertTrue(stage.ask(client, b"XCLIENT ADDR\r\n").startswith(b"50"))
         self.assertTrue(stage.ask(client, b"QUIT\r\n").startswith(b"221 "))
         self.assertEqual(stage.network.dialled, [])
+
+    def test_whomThePeerDoesNotNameIsNotHeard(self) -> None:
+        """A header without addresses lends nobody the peer's rights: no XCLIENT is offered."""
+        listener = {**TRUSTING, "proxy_protocol": "required"}
+        for header in (proxyheader.build(None, None), b"PROXY UNKNOWN\r\n"):
+            stage, client = self.arrive(listener=listener)
+            client.say(header + b"EHLO x\r\nXCLIENT ADDR=127.0.0.1\r\n")
+            stage.network.pump()
+            self.assertEqual(client.take(), b"")
+            backend = Peer()
+            stage.take(backend)
+            self.assertEqual(backend.take(), b"EHLO x\r\nXCLIENT ADDR=127.0.0.1\r\n")
+            self.assertEqual(stage.registry.find()[0].client.partition(":")[0], TRUSTED_PEER)
+
+    def test_noHeaderOfOursSaysThatItIsUs(self) -> None:
+        """One without addresses would: who cannot be named is not passed through by header."""
+        listener = {**TRUSTING, "proxy_protocol": "required"}
+        stage, client = self.arrive(listener=listener, target={"header": True})
+        client.say(b"PROXY UNKNOWN\r\n")
+        self.assertAway(stage, client)
+        self.assertEqual(stage.network.dialled, [])
+
+    def test_aLineWithoutAnEndIsAnswered(self) -> None:
+        """And the peer is sent away."""
+        stage, client = self.hear()
+        client.say(b"x" * 70_000)
+        stage.network.pump()
+        self.assertTrue(client.take().startswith(b"500 "))
+
+
+class HealthTests(PassageCase):
+    """What a bare call says of a destination."""
+
+    def test_itDoesNotExcuseWhatHappenedBehindTheDoor(self) -> None:
+        """A streak of failures past the connection goes on."""
+        stage, _ = self.arrive()
+        stage.health.admit("old").failed(Stage.TLS, "192.0.2.1")
+        stage.take(Peer())
+        (report,) = stage.health.report(["old"])
+        self.assertEqual(report.consecutiveFailures, 1)
+
+    def test_itEndsAStreakOfCallsInVain(self) -> None:
+        """The host takes calls again."""
+        stage, _ = self.arrive()
+        stage.health.admit("old").failed(Stage.CONNECT, "192.0.2.1")
+        stage.take(Peer())
+        (report,) = stage.health.report(["old"])
+        self.assertEqual(report.consecutiveFailures, 0)

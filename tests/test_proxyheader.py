@@ -84,7 +84,7 @@ class ReadingTests(SynchronousTestCase):
         """LOCAL is a proxy's own health check: its addresses, family and fields are passed over."""
         for family in (0x00, 0x11, 0xFF):
             wire = second(0x20, family, b"not to be read")
-            self.assertEqual(parse(wire), (Header(), len(wire)))
+            self.assertEqual(parse(wire), (Header(local=True), len(wire)))
 
     def test_familiesWithoutAClientsAddressGiveNone(self) -> None:
         """Unspecified, UNIX and datagram addresses are no TCP client's; their fields are read."""

@@ -92,7 +92,7 @@ class ChainTests(ChainCase):
         self.outer.ask(client, b"b NOOP\r\n")
         self.assertEqual(backend.bridged, b"b NOOP\r\n")
         (said,) = [line for line in backend.commands if b" ID (" in line]
-        self.assertIn(b'"x-client-transport" "TLS"', said)
+        self.assertIn(b'"x-client-transport" "insecure"', said)  # the first client's leg
 
     def test_refusalGoesThroughBoth(self) -> None:
         """A refusal leaves the client in the outer dialogue, and nothing of the inner session."""

@@ -4,6 +4,7 @@ Knows argparse and which function is which command; must not know how any of the
 """
 
 import argparse
+import re
 from collections.abc import Callable
 from typing import TypeAlias
 
@@ -169,7 +170,8 @@ def _number(least: int, most: int) -> Callable[[str], int]:
     """Make what reads a whole number within bounds."""
 
     def read(text: str) -> int:
-        if not (text.isascii() and text.isdecimal()) or not least <= int(text[:9]) <= most:
+        sound = re.fullmatch("[0-9]{1,9}", text) is not None
+        if not sound or not least <= int(text) <= most:
             raise argparse.ArgumentTypeError(f"must be a whole number from {least} to {most}")
         return int(text)
 

@@ -62,7 +62,7 @@ def _examine(path: Path, environment: Mapping[str, str]) -> Findings:
         _tryTLS(config)
     except ConfigError as error:
         return Findings(error.problems)
-    return Findings([], [*warnings(config), *notServed(config)])
+    return Findings(notServed(config), warnings(config))
 
 
 def _tryTLS(config: Config) -> None:

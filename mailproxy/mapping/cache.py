@@ -199,6 +199,13 @@ class MappingCache:
         for query in outdated:
             query.outdated = True
 
+    def expire(self, identifier: str) -> None:
+        """Ask anew at the next lookup; the last answer is still kept for when that fails."""
+        last = self.stale(identifier)
+        self.invalidate(identifier)
+        if last is not None:
+            self._entries[identifier] = _Answer(last.destination, self._clock.seconds())
+
     def replaceSource(self, source: IMappingSource) -> None:
         """Ask another source from now on, and forget what the old one said."""
         self._source = source

@@ -121,6 +121,7 @@ class TableFile:
                     content = self._recall(known, data)
                     entries = dict(content.entries)
                     former = [change.applyTo(entries) for change in changes]
+                    self._refuse(changes)
                     if entries == content.entries:
                         return content, former
                     new = formatTable(entries)
@@ -129,6 +130,16 @@ class TableFile:
         except OSError as error:
             raise MappingError(f"{self.path}: not written: {error.strerror}") from error
         raise MappingError(f"{self.path}: not written: it keeps changing")
+
+    def _refuse(self, changes: Sequence[Change]) -> None:
+        """Write nothing with which the file could not be read again.
+
+        :raises MappingError: when the configuration has changed since a write was asked for.
+        """
+        wanted = {each.identifier: each.destination for each in changes if each.destination}
+        problems = self.check(Table(wanted, dict.fromkeys(wanted.values(), 0)))
+        if problems:
+            raise MappingError(f"{self.path}: not written: {problems[0]}")
 
     def sweep(self) -> None:
         """Remove what a killed process left of an unfinished rewrite, if nobody is writing."""

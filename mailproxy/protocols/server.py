@@ -128,9 +128,9 @@ class ProxyServer(Stream):
         """Whether the peer may speak for its client.
 
         Trust goes by the address that we believe so far: a client behind a trusted peer's PROXY
-        header is no trusted peer.
+        header is no trusted peer, least of all one whom that header does not name.
         """
-        return self.settings.trusts(self.origin.client)
+        return not self.origin.nameless and self.settings.trusts(self.origin.client)
 
     @property
     def takesPasswords(self) -> bool:

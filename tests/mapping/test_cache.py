@@ -325,6 +325,35 @@ class InquiryTests(CacheCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
 
+class ExpiryTests(CacheCase):
+    """An answer that may be wrong by now."""
+
+    def test_itIsAskedForAnewAndKeptForAFailure(self) -> None:
+        """The next lookup waits for the source; when that fails the answer is the last known."""
+        self.fill("ann", "old")
+        self.cache.expire("ann")
+        self.assertFalse(self.cache.peek("ann"))
+        waiter = self.cache.lookup("ann")
+        self.source.fail(MappingError("store down"))
+        self.failureResultOf(waiter, MappingError)
+        self.assertEqual(self.cache.stale("ann"), Known("old"))
+
+    def test_whatIsNotKnownStaysUnknown(self) -> None:
+        """Nothing is remembered of an identifier that nobody has asked for."""
+        self.cache.expire("bob")
+        self.assertEqual(self.cache.entries, 0)
+        self.assertIsNone(self.cache.stale("bob"))
+
+    def test_aQuestionUnderWayIsPutAgain(self) -> None:
+        """Its answer may be the one from before."""
+        waiter = self.cache.lookup("ann")
+        self.cache.expire("ann")
+        self.source.answer("old")
+        self.assertNoResult(waiter)
+        self.source.answer("new")
+        self.assertEqual(self.successResultOf(waiter), "new")
+
+
 class InvalidationTests(CacheCase):
     """What a changed mapping makes us forget."""
 
