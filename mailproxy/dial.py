@@ -170,8 +170,7 @@ class Dialer:
             client.settings, client.origin = target.settings, origin
             if target.header:
                 hops = (proxyheader.HOPS, bytes([origin.ttl - 1]))
-                source = None if origin.nameless else origin.client
-                client.send(proxyheader.build(source, origin.local, [hops]))
+                client.send(proxyheader.build(origin.client, origin.local, [hops]))
             await client.prepare()
         except BaseException:
             client.abort()

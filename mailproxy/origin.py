@@ -144,9 +144,9 @@ class Origin:
 
     def _facts(self) -> dict[bytes, bytes]:
         """Say it by XCLIENT's names, with one hop less."""
-        client = {b"ADDR": self.client.host.encode(), b"PORT": b"%d" % self.client.port}
         return {
-            **({} if self.nameless else client),
+            b"ADDR": self.client.host.encode(),
+            b"PORT": b"%d" % self.client.port,
             b"DESTADDR": self.local.host.encode(),
             b"DESTPORT": b"%d" % self.local.port,
             b"SESSION": self.session.encode(),
@@ -157,7 +157,7 @@ class Origin:
     def imapID(self) -> Fields:
         """Say it as IMAP ID fields: the names that Dovecot's proxies use."""
         facts = self._facts()
-        ours = tuple((name, facts[key]) for name, key in _FROM_ID.items() if key in facts)
+        ours = tuple((name, facts[key]) for name, key in _FROM_ID.items())
         return *self.description[: MAX_FIELDS - len(ours)], *ours
 
     def xclient(self, taken: frozenset[bytes] | None = None, *, smtp: bool = False) -> list[bytes]:
@@ -168,12 +168,14 @@ class Origin:
         """
         facts = self._facts()
         if smtp:
-            for key in facts.keys() & {b"ADDR", b"DESTADDR"}:
+            for key in (b"ADDR", b"DESTADDR"):
                 facts[key] = (b"IPV6:" if b":" in facts[key] else b"") + facts[key]
             if self.helo is not None:
                 facts |= {b"HELO": self.helo, b"PROTO": b"ESMTP"}
-        if self.nameless:
-            facts = {b"ADDR": _UNKNOWN[0], **facts}
+            if self.nameless:
+                # An address has rights in SMTP without a login, and this one is the peer's.
+                facts[b"ADDR"] = _UNKNOWN[0]
+                del facts[b"PORT"]
         return [
             name + b"=" + toXtext(value)
             for name, value in facts.items()

@@ -29,7 +29,7 @@ class Passage(Session):
         try:
             target = self.target(None, self.resources.passThrough)
             if target.header and self.server.origin.nameless:
-                # A header without addresses says "me": the stream would have our own rights.
+                # The header would name the peer: the stream would have that one's rights.
                 raise BackendFailed(Stage.UNSUPPORTED, "nobody tells whose stream it is")
             backend = await self.dial(target)
             if first:

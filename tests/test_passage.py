@@ -289,8 +289,8 @@ class TrustedPeerTests(PassageCase):
             self.assertEqual(backend.take(), b"EHLO x\r\nXCLIENT ADDR=127.0.0.1\r\n")
             self.assertEqual(stage.registry.find()[0].client.partition(":")[0], TRUSTED_PEER)
 
-    def test_noHeaderOfOursSaysThatItIsUs(self) -> None:
-        """One without addresses would: who cannot be named is not passed through by header."""
+    def test_noHeaderOfOursSaysThatItIsThePeer(self) -> None:
+        """Who cannot be named is not passed through by header: the address would be the peer's."""
         listener = {**TRUSTING, "proxy_protocol": "required"}
         stage, client = self.arrive(listener=listener, target={"header": True})
         client.say(b"PROXY UNKNOWN\r\n")
