@@ -168,8 +168,7 @@ class SourceMaker:
     def revise(self, source: IMappingSource, config: Config) -> Deferred[bool]:
         """Let a source that holds a copy read it again, by the rules of the new configuration."""
         if isinstance(source, FileSource):
-            # A write may have taken a hand's edit along before: so it counts as changed always.
-            return source.revise(_checkOf(config)).addCallback(lambda _: True)
+            return source.revise(_checkOf(config))
         return succeed(False)
 
 

@@ -83,11 +83,14 @@ class TableFile:
     """A mapping file on disk; every method blocks.
 
     Knows the file system and the grammar; must not know Deferreds or who asks.
+
+    :ivar edited: whether a rewrite has found, and taken along, what somebody else had changed.
     """
 
     def __init__(self, path: Path, check: Check = noCheck) -> None:
         self.path = path
         self.check = check
+        self.edited = False
 
     def read(self) -> Content:
         """Read and check the whole file.
@@ -164,7 +167,9 @@ class TableFile:
         """The content of the file's bytes, parsed only if they are not those that we know."""
         if known is not None and known.digest == _digest(data):
             return known
-        return self._parse(data)
+        content = self._parse(data)
+        self.edited = True
+        return content
 
     def _parse(self, data: bytes) -> Content:
         table, problems = readTable(data, str(self.path))
@@ -208,7 +213,7 @@ class FileSource:
 
         Fails with `ConfigError` if the file is bad; then content and check are what they were.
 
-        :returns: whether a byte of the file differs.
+        :returns: whether a byte of the file differs, or a write has taken an edit along before.
         """
         return self._turn.run(lambda: Deferred.fromCoroutine(self._revise(check)))
 
@@ -220,7 +225,8 @@ class FileSource:
         except BaseException:
             self._file.check = former
             raise
-        return content.digest != known
+        edited, self._file.edited = self._file.edited, False
+        return edited or content.digest != known
 
     def lookup(self, identifier: str) -> Deferred[str | None]:
         """Find the destination of an identifier in memory."""

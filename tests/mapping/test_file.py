@@ -175,6 +175,14 @@ class RevisionTests(FileCase):
         self.assertTrue(self.successResultOf(self.source.revise(onlyOldAndNew)))
         self.assertEqual(self.find("ann"), "old")
 
+    def test_anEditThatAWriteTookAlongIsADifference(self) -> None:
+        """Nobody has been told of it before; the next revision tells, once."""
+        self.path.write_bytes(b"ann new\n")
+        self.successResultOf(self.source.store("bob", "old"))
+        self.assertEqual(self.find("ann"), "new")
+        self.assertTrue(self.successResultOf(self.source.revise(onlyOldAndNew)))
+        self.assertFalse(self.successResultOf(self.source.revise(onlyOldAndNew)))
+
     def test_ownWritesAreNoDifference(self) -> None:
         """What went through the source is known."""
         self.successResultOf(self.source.store("ann", "old"))
