@@ -17,7 +17,7 @@ from mailproxy.errors import ProtocolError
 from mailproxy.origin import Address, Origin, sessionID
 from mailproxy.protocols.base import ServerSettings
 from mailproxy.protocols.server import ProxyServer, ProxyServerFactory
-from mailproxy.session import Place, Resources, Session
+from mailproxy.session import Ingress, Resources, Session
 from mailproxy.stream import Creator
 from mailproxy.waiting import TimedOut, within
 
@@ -26,7 +26,7 @@ HEADER_PATIENCE = 1.0
 
 
 @attrs.frozen
-class Terms:
+class ListenerRuntime:
     """What holds for clients that come in now.
 
     :ivar implicit: makes TLS at once; None where it does not begin so.
@@ -44,7 +44,7 @@ class Terms:
 class Listener:
     """One `[listener.NAME]`: accepts connections and makes sessions of them.
 
-    :param terms: gives what holds now.
+    :param runtime: gives what holds now.
     """
 
     def __init__(
@@ -52,37 +52,37 @@ class Listener:
         name: str,
         config: ListenerConfig,
         factory: type[ProxyServerFactory],
-        terms: Callable[[], Terms],
+        runtime: Callable[[], ListenerRuntime],
         clock: IReactorTime,
     ) -> None:
         self.name = name
-        self._terms, self._clock = terms, clock
+        self._runtime, self._clock = runtime, clock
         self.factory = factory(clock, config.max_connections, self._accepted)
         self.adopt(config)
 
     def adopt(self, config: ListenerConfig) -> None:
         """Let this hold for clients that come in from now on; the sockets stay."""
         self.config = config
-        self._place = Place(self.name, config.protocol, config.preauth_timeout)
+        self._ingress = Ingress(self.name, config.protocol, config.preauth_timeout)
         self.factory.limit = config.max_connections
 
     def _accepted(self, server: ProxyServer) -> None:
-        terms = self._terms()
-        server.settings = terms.settings
+        runtime = self._runtime()
+        server.settings = runtime.settings
         server.origin = Origin(
             session=sessionID(),
             client=_address(server.transport.getPeer()),
             local=_address(server.transport.getHost()),
-            ttl=terms.ttl,
+            ttl=runtime.ttl,
         )
-        session = terms.session(server, self._place, terms.resources)
-        session.start(self._introduce(server, terms))
+        session = runtime.session(server, self._ingress, runtime.resources)
+        session.start(self._introduce(server, runtime))
 
-    async def _introduce(self, server: ProxyServer, terms: Terms) -> None:
+    async def _introduce(self, server: ProxyServer, runtime: ListenerRuntime) -> None:
         """Learn who the client is, then secure its leg."""
         await self._readHeader(server)
-        if terms.implicit is not None:
-            await server.startTLS(terms.implicit, server.takeUnread())
+        if runtime.implicit is not None:
+            await server.startTLS(runtime.implicit, server.takeUnread())
             server.origin = attrs.evolve(server.origin, secure=True)
 
     async def _readHeader(self, server: ProxyServer) -> None:

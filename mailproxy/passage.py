@@ -24,7 +24,7 @@ class Passage(Session):
         Only who may speak for others is heard first: a chain of proxies in a circle, each waiting
         for the next one's greeting, would never count its hops.
         """
-        clock, patience = self.resources.clock, self.place.patience
+        clock, patience = self.resources.clock, self.ingress.patience
         first = await within(clock, patience, self._arrival(introduction))
         try:
             target = self.target(None, self.resources.passThrough)
@@ -48,7 +48,7 @@ class Passage(Session):
 
     async def _catchUp(self, backend: Backend, first: bytes) -> None:
         """Bring a backend to where the client is already."""
-        clock, patience = self.resources.clock, self.place.patience
+        clock, patience = self.resources.clock, self.ingress.patience
         try:
             await within(clock, patience, backend.client.catchUp(first))
         except TimedOut:

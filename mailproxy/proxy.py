@@ -21,7 +21,7 @@ from mailproxy.config.values import PASS_THROUGH
 from mailproxy.dial import Dialer, DialReactor, Target
 from mailproxy.health import Health, HealthSettings
 from mailproxy.identity import IdentityRules
-from mailproxy.listener import Listener, Terms, trust
+from mailproxy.listener import Listener, ListenerRuntime, trust
 from mailproxy.logs import Logger
 from mailproxy.mapping.cache import CacheSettings, MappingCache
 from mailproxy.mapping.interfaces import IMappingSource
@@ -48,7 +48,7 @@ FLUSH_PATIENCE = 2.0
 
 
 @attrs.frozen
-class Conversations:
+class ProtocolClasses:
     """A protocol's two factories, and the kind of session between them."""
 
     server: type[ProxyServerFactory]
@@ -60,14 +60,14 @@ class Conversations:
 class Runtime:
     """What holds for sessions that begin now.
 
-    :ivar terms: for each listener's new clients, by its name.
+    :ivar listeners: for each listener's new clients, by its name.
     """
 
     config: Config
     source: IMappingSource
     rules: IdentityRules
     router: Router
-    terms: Mapping[str, Terms]
+    listeners: Mapping[str, ListenerRuntime]
     certificates: ServerTLS
 
 
@@ -84,7 +84,7 @@ class Proxy(Service):
     def __init__(
         self,
         reactor: DialReactor,
-        protocols: Mapping[str, Conversations],
+        protocols: Mapping[str, ProtocolClasses],
         config: Config,
         source: IMappingSource,
     ) -> None:
@@ -123,10 +123,11 @@ class Proxy(Service):
         )
         certificates = ServerTLS(config.tls.certificate, config.tls.protocols)
         resources = self._makeResources(config, rules, router)
-        terms = {
-            name: self._makeTerms(config, name, resources, certificates) for name in config.listener
+        listeners = {
+            name: self._makeListenerRuntime(config, name, resources, certificates)
+            for name in config.listener
         }
-        return Runtime(config, source, rules, router, terms, certificates)
+        return Runtime(config, source, rules, router, listeners, certificates)
 
     def _makeResources(self, config: Config, rules: IdentityRules, router: Router) -> Resources:
         server = config.server
@@ -168,13 +169,13 @@ class Proxy(Service):
             hideAuthErrors=destination.hide_auth_errors,
         )
 
-    def _makeTerms(
+    def _makeListenerRuntime(
         self, config: Config, name: str, resources: Resources, certificates: ServerTLS
-    ) -> Terms:
+    ) -> ListenerRuntime:
         listener = config.listener[name]
         factory = self._protocols[listener.protocol].server
         settings = ServerSettings(
-            promises=factory.promises(config.capabilities),
+            advertised=factory.advertised(config.capabilities),
             hostname=config.server.hostname.encode() if config.server.hostname else None,
             maxAttempts=listener.max_auth_attempts,
             context=certificates if listener.tls is TLSMode.STARTTLS else None,
@@ -182,12 +183,12 @@ class Proxy(Service):
         )
         implicit = certificates if listener.tls is TLSMode.IMPLICIT else None
         session = self._protocols[listener.protocol].session
-        return Terms(settings, resources, implicit, config.server.proxy_ttl, session)
+        return ListenerRuntime(settings, resources, implicit, config.server.proxy_ttl, session)
 
     def _makeListener(self, name: str) -> Listener:
         config = self.runtime.config.listener[name]
         factory = self._protocols[config.protocol].server
-        return Listener(name, config, factory, lambda: self.runtime.terms[name], self.clock)
+        return Listener(name, config, factory, lambda: self.runtime.listeners[name], self.clock)
 
     def adopt(self, runtime: Runtime) -> None:
         """Let this hold for all sessions from now on."""

@@ -62,7 +62,7 @@ class Resources:
 
 
 @attrs.frozen
-class Place:
+class Ingress:
     """Where a session came in.
 
     :ivar patience: seconds from accept to a complete login.
@@ -84,9 +84,9 @@ class Session:
 
     log = Logger()
 
-    def __init__(self, server: ProxyServer, place: Place, resources: Resources) -> None:
-        self.server, self.place, self.resources = server, place, resources
-        self.protocol, self.listener = place.protocol, place.listener
+    def __init__(self, server: ProxyServer, ingress: Ingress, resources: Resources) -> None:
+        self.server, self.ingress, self.resources = server, ingress, resources
+        self.protocol, self.listener = ingress.protocol, ingress.listener
         self.since = resources.clock.seconds()
         self.identifier: str | None = None
         self.destination: str | None = None
@@ -154,7 +154,7 @@ class Session:
 
     async def untilAccepted(self, introduction: Coroutine[Any, Any, None]) -> ProxyClient:
         """Lead the client to a login that its backend accepts."""
-        clock, patience, server = self.resources.clock, self.place.patience, self.server
+        clock, patience, server = self.resources.clock, self.ingress.patience, self.server
         backend = await self._round(within(clock, patience, self._firstLogin(introduction)))
         while backend is None:
             backend = await self._round(within(clock, patience, server.nextLogin()))

@@ -33,7 +33,7 @@ class SocketReactor(IReactorSocket, IReactorCore):
     """What listening needs of a reactor."""
 
 
-class Door(Service):
+class ListeningSocket(Service):
     """One place to listen at, open while the service runs.
 
     :ivar key: what the configuration calls it.
@@ -72,15 +72,15 @@ class Door(Service):
         return cast(Deferred[None], maybeDeferred(cast(Callable[[], object], port.stopListening)))
 
 
-def makeDoors(
+def bindSockets(
     reactor: SocketReactor, places: Iterable[tuple[str, Bind]], bound: set[Address]
-) -> list[Door]:
+) -> list[ListeningSocket]:
     """Bind all addresses, so that ports below 1024 work and nothing can go wrong later.
 
     :param places: pairs of the key to name in a message and the place.
     :raises ConfigError: naming every place that cannot be had; then none is kept.
     """
-    doors: list[Door] = []
+    listening: list[ListeningSocket] = []
     sockets: list[socket.socket] = []
     problems: list[str] = []
     for key, place in places:
@@ -95,14 +95,14 @@ def makeDoors(
         except (ValueError, TypeError, LookupError, ImportError) as error:
             problems.append(f"{key}: {_shown(place)}: {error}")
         else:
-            doors.append(Door(key, endpoint, bound))
+            listening.append(ListeningSocket(key, endpoint, bound))
     if problems:
         for each in sockets:
             each.close()
         raise ConfigError(problems)
     for each in sockets:
         each.detach()  # the endpoint closes it
-    return doors
+    return listening
 
 
 def _adopt(reactor: SocketReactor, bound: socket.socket) -> IStreamServerEndpoint:

@@ -59,9 +59,9 @@ from mailproxy.protocols.passthrough import (
 )
 from mailproxy.protocols.pop3 import POP3ClientFactory, POP3ServerFactory
 from mailproxy.protocols.submission import SubmissionClientFactory, SubmissionServerFactory
-from mailproxy.proxy import Conversations, Proxy
+from mailproxy.proxy import ProtocolClasses, Proxy
 from mailproxy.reload import Reloader
-from mailproxy.sockets import Door, SocketReactor, makeDoors
+from mailproxy.sockets import ListeningSocket, SocketReactor, bindSockets
 from mailproxy.tls import BackendOptions, BackendTLS
 from mailproxy.tls.failures import describe
 
@@ -70,13 +70,13 @@ T = TypeVar("T")
 
 CONFIG_VARIABLE = "PROXY_CONFIG"
 
-PROTOCOLS: Mapping[str, Conversations] = {
-    "imap": Conversations(IMAPServerFactory, IMAPClientFactory),
-    "pop3": Conversations(POP3ServerFactory, POP3ClientFactory),
-    "submission": Conversations(SubmissionServerFactory, SubmissionClientFactory),
-    "managesieve": Conversations(ManageSieveServerFactory, ManageSieveClientFactory),
-    "smtp": Conversations(PassThroughServerFactory, SMTPClientFactory, Passage),
-    "lmtp": Conversations(PassThroughServerFactory, LMTPClientFactory, Passage),
+PROTOCOLS: Mapping[str, ProtocolClasses] = {
+    "imap": ProtocolClasses(IMAPServerFactory, IMAPClientFactory),
+    "pop3": ProtocolClasses(POP3ServerFactory, POP3ClientFactory),
+    "submission": ProtocolClasses(SubmissionServerFactory, SubmissionClientFactory),
+    "managesieve": ProtocolClasses(ManageSieveServerFactory, ManageSieveClientFactory),
+    "smtp": ProtocolClasses(PassThroughServerFactory, SMTPClientFactory, Passage),
+    "lmtp": ProtocolClasses(PassThroughServerFactory, LMTPClientFactory, Passage),
 }
 
 
@@ -264,7 +264,7 @@ def _makeProxy(reactor: ProxyReactor, path: str) -> Whole:
     proxy = Proxy(reactor, PROTOCOLS, config, sources.make(config))
     reloader = Reloader(proxy, read, sources, inThread)
     whole = Whole()
-    for service in (proxy, reloader, *_makeDoors(reactor, config, proxy, reloader)):
+    for service in (proxy, reloader, *_listen(reactor, config, proxy, reloader)):
         service.setServiceParent(whole)
     if manager := os.environ.get(NOTIFY_VARIABLE):
         Notifier(reactor, manager).setServiceParent(whole)
@@ -273,11 +273,11 @@ def _makeProxy(reactor: ProxyReactor, path: str) -> Whole:
     return whole
 
 
-def _makeDoors(
+def _listen(
     reactor: ProxyReactor, config: Config, proxy: Proxy, reloader: Reloader
-) -> list[Door]:
+) -> list[ListeningSocket]:
     """Bind every listener's sockets and management's, and set what answers behind them."""
-    doors = makeDoors(reactor, _places(config), proxy.bound)
+    listening = bindSockets(reactor, _places(config), proxy.bound)
     factories: dict[str, IProtocolFactory] = {
         f"listener.{listener.name}.bind": listener.factory for listener in proxy.listeners
     }
@@ -285,9 +285,9 @@ def _makeDoors(
         guard = Guard.fromConfig(config.admin, proxy.clock)
         resource = ManagementAPI(LocalControl(proxy, reloader.reload), guard).resource()
         factories["admin.bind"] = makeFactory(resource, proxy, reactor)
-    for door in doors:
-        door.factory = factories[door.key]
-    return doors
+    for each in listening:
+        each.factory = factories[each.key]
+    return listening
 
 
 def _places(config: Config) -> Iterator[tuple[str, Bind]]:

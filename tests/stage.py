@@ -17,13 +17,13 @@ from mailproxy.dial import Dialer, DialReactor, Target
 from mailproxy.errors import CircuitOpen
 from mailproxy.health import Health, HealthSettings
 from mailproxy.identity import IdentityRules
-from mailproxy.listener import Listener, Terms, trust
+from mailproxy.listener import Listener, ListenerRuntime, trust
 from mailproxy.logs import Logger
 from mailproxy.mapping.cache import CacheSettings, MappingCache
 from mailproxy.mapping.interfaces import IMappingSource
 from mailproxy.metrics import Metrics
 from mailproxy.origin import Address
-from mailproxy.protocols.base import Promises, ServerSettings
+from mailproxy.protocols.base import Advertised, ServerSettings
 from mailproxy.protocols.client import ClientSettings
 from mailproxy.registry import Registry
 from mailproxy.routing import Router
@@ -46,7 +46,7 @@ SECRETS = (
     b64encode(PASSWORD),
 )
 OLD_HOST, NEW_HOST = "203.0.113.1", "203.0.113.2"
-PROMISES = Promises(tuple(Mechanism), True, (b"IMAP4rev1", b"SASL-IR", b"ID"), b"ready")
+PROMISES = Advertised(tuple(Mechanism), True, (b"IMAP4rev1", b"SASL-IR", b"ID"), b"ready")
 
 
 @implementer(IMappingSource)
@@ -100,7 +100,7 @@ class Scene:
     target: dict[str, Any] = attrs.field(factory=dict)
     implicit: Creator | None = None
     upgrade: Creator | None = None
-    promises: Promises = PROMISES
+    advertised: Advertised = PROMISES
     retries: int = 0
     onError: OnError = OnError.STALE
 
@@ -124,21 +124,21 @@ class Stage:
             {"protocol": scene.protocol, "bind": "127.0.0.1:143", "tls": "plain", **scene.listener}
         )
         self._scene, self._conversations = scene, PROTOCOLS[scene.protocol]
-        self.terms = self._makeTerms()
+        self.runtime = self._makeListenerRuntime()
         self.listener = Listener(
-            "door", self.config, self._conversations.server, lambda: self.terms, self.network
+            "door", self.config, self._conversations.server, lambda: self.runtime, self.network
         )
 
-    def _makeTerms(self) -> Terms:
+    def _makeListenerRuntime(self) -> ListenerRuntime:
         scene = self._scene
         settings = ServerSettings(
-            scene.promises,
+            scene.advertised,
             self.config.max_auth_attempts,
             scene.upgrade,
             trust(self.config.proxy_trusted),
         )
         session = self._conversations.session
-        return Terms(settings, self._makeResources(), scene.implicit, 7, session)
+        return ListenerRuntime(settings, self._makeResources(), scene.implicit, 7, session)
 
     def _makeResources(self) -> Resources:
         reactor = cast(DialReactor, self.network)

@@ -375,9 +375,9 @@ class OriginTests(StageCase):
         stage = self.begin()
         before = stage.enter()
         before.take()
-        promises = attrs.evolve(stage.terms.settings.promises, capabilities=(b"NEW",))
-        settings = attrs.evolve(stage.terms.settings, promises=promises)
-        stage.terms = attrs.evolve(stage.terms, settings=settings)
+        advertised = attrs.evolve(stage.runtime.settings.advertised, capabilities=(b"NEW",))
+        settings = attrs.evolve(stage.runtime.settings, advertised=advertised)
+        stage.runtime = attrs.evolve(stage.runtime, settings=settings)
         self.assertIn(b"CAPABILITY NEW", stage.enter().take())
         self.assertNotIn(b"CAPABILITY NEW", stage.ask(before, b"a CAPABILITY\r\n"))
 

@@ -21,7 +21,7 @@ from mailproxy.origin import Address
 from mailproxy.passage import Passage
 from mailproxy.protocols.imap import IMAPClientFactory, IMAPServerFactory
 from mailproxy.protocols.passthrough import SMTPClientFactory
-from mailproxy.proxy import FLUSH_PATIENCE, PROBE, REPORT_INTERVAL, Conversations, Proxy
+from mailproxy.proxy import FLUSH_PATIENCE, PROBE, REPORT_INTERVAL, ProtocolClasses, Proxy
 from mailproxy.sasl import Mechanism, fromPassword
 from mailproxy.session import Session
 from tests.config.support import ConfigTestCase, Issued, changed
@@ -29,7 +29,7 @@ from tests.dialling import Backend, Dialling
 from tests.stage import LOGIN, Client, MemorySource, endAll
 from tests.support import clientTLS
 
-PROTOCOLS = {"imap": Conversations(IMAPServerFactory, IMAPClientFactory)}
+PROTOCOLS = {"imap": ProtocolClasses(IMAPServerFactory, IMAPClientFactory)}
 
 TEXT = """
 [server]
@@ -119,7 +119,7 @@ class ProxyCase(ConfigTestCase):
 
     def target(self, name: str) -> Target:
         """What is dialled for IMAP on a destination."""
-        return self.proxy.runtime.terms["open"].resources.targets[name, "imap"]
+        return self.proxy.runtime.listeners["open"].resources.targets[name, "imap"]
 
     def enter(self, listener: str = "open") -> Client:
         """Let a client in."""
@@ -181,7 +181,7 @@ class TargetTests(ProxyCase):
 
     def test_protocolsThatAreNotServed(self) -> None:
         """What no class serves cannot be dialled."""
-        targets = self.proxy.runtime.terms["open"].resources.targets
+        targets = self.proxy.runtime.listeners["open"].resources.targets
         self.assertEqual(set(targets), {(name, "imap") for name in ("old", "new", "far")})
 
 
@@ -190,7 +190,7 @@ class TermsTests(ProxyCase):
 
     def test_TLSByListener(self) -> None:
         """Never, by STARTTLS, at once."""
-        terms = self.proxy.runtime.terms
+        terms = self.proxy.runtime.listeners
         found = {
             name: (each.implicit is not None, each.settings.context is not None)
             for name, each in terms.items()
@@ -201,20 +201,22 @@ class TermsTests(ProxyCase):
 
     def test_promisesComeFromTheProtocolsTable(self) -> None:
         """`[capabilities.imap]`."""
-        promises = self.proxy.runtime.terms["open"].settings.promises
-        self.assertEqual(promises.mechanisms, (Mechanism.PLAIN,))
-        self.assertEqual((promises.cleartext, promises.banner), (True, b"hello"))
+        advertised = self.proxy.runtime.listeners["open"].settings.advertised
+        self.assertEqual(advertised.mechanisms, (Mechanism.PLAIN,))
+        self.assertEqual((advertised.cleartext, advertised.banner), (True, b"hello"))
         self.assertEqual(
             self.enter().take(), b"* OK [CAPABILITY IMAP4rev1 SASL-IR AUTH=PLAIN] hello\r\n"
         )
 
     def test_listenersOwnRules(self) -> None:
         """Attempts, and whom to believe."""
-        terms = self.proxy.runtime.terms["upgrading"]
+        terms = self.proxy.runtime.listeners["upgrading"]
         self.assertEqual((terms.settings.maxAttempts, terms.ttl), (9, 4))
         self.assertTrue(terms.settings.trusts(Address("10.0.0.1", 1)))
         self.assertFalse(terms.settings.trusts(Address("192.0.2.1", 1)))
-        self.assertFalse(self.proxy.runtime.terms["open"].settings.trusts(Address("10.0.0.1", 1)))
+        self.assertFalse(
+            self.proxy.runtime.listeners["open"].settings.trusts(Address("10.0.0.1", 1))
+        )
 
     def test_identityRules(self) -> None:
         """Letter case, separators and the token's claim."""
@@ -224,7 +226,7 @@ class TermsTests(ProxyCase):
 
     def test_timesAreTheConfigurations(self) -> None:
         """For the login and the bridge as they stand there."""
-        resources = self.proxy.runtime.terms["open"].resources
+        resources = self.proxy.runtime.listeners["open"].resources
         self.assertEqual((resources.authTimeout, resources.bridgeIdle), (11.0, 600.0))
 
     def test_backendTimeoutAndRetries(self) -> None:
@@ -345,7 +347,7 @@ class PassThroughTests(ConfigTestCase):
         """Pass-through goes to its own destination, by our name, and needs no TLS for it."""
         source, reactor = MemorySource(), cast(DialReactor, Dialling())
         proxy = Proxy(reactor, tap.PROTOCOLS, self.load(self.TEXT), source)
-        mx, post = (proxy.runtime.terms[name] for name in ("mx", "post"))
+        mx, post = (proxy.runtime.listeners[name] for name in ("mx", "post"))
         self.assertIs(mx.session, Passage)
         self.assertIs(post.session, Session)
         self.assertEqual(mx.resources.passThrough, "mail")

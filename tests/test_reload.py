@@ -229,7 +229,7 @@ class AdoptionTests(ReloadCase):
         config = self.proxy.runtime.config
         self.assertEqual(config.listener["open"].bind, ("127.0.0.1:143",))
         self.assertEqual((config.mapping.positive_ttl, config.admin), (600.0, None))
-        self.assertNotIn("more", self.proxy.runtime.terms)
+        self.assertNotIn("more", self.proxy.runtime.listeners)
 
     def test_replacedRuntimeIsGivenUpAtOnce(self) -> None:
         """Trust stores are large: a replaced one does not wait for the garbage collection."""
@@ -498,8 +498,8 @@ class CertificateTests(ReloadCase):
         self.assertIs(self.proxy.runtime.source, source)
         self.assertIn("certificates have changed and are in use", self.logged(LogLevel.info))
         certificates = self.proxy.runtime.certificates
-        self.assertIs(self.proxy.runtime.terms["secure"].implicit, certificates)
-        self.assertIs(self.proxy.runtime.terms["upgrading"].settings.context, certificates)
+        self.assertIs(self.proxy.runtime.listeners["secure"].implicit, certificates)
+        self.assertIs(self.proxy.runtime.listeners["upgrading"].settings.context, certificates)
 
     def test_unchangedFilesAreLeftAlone(self) -> None:
         """Nothing is built, and a changed configuration file is not read."""

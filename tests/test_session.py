@@ -437,8 +437,8 @@ class UnavailableTests(StageCase):
         """What nobody expected is logged as our failure, and temporary to the client."""
         stage, client = self.enter()
         broken: Any = None
-        resources = attrs.evolve(stage.terms.resources, targets=broken)
-        stage.terms = attrs.evolve(stage.terms, resources=resources)
+        resources = attrs.evolve(stage.runtime.resources, targets=broken)
+        stage.runtime = attrs.evolve(stage.runtime, resources=resources)
         client = stage.enter()
         client.take()
         self.assertEqual(stage.ask(client, LOGIN), BYE)

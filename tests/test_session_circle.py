@@ -24,7 +24,9 @@ class CircleCase(StageCase):
         target = {"header": True} if header else {"settings": INTRODUCING}
         listener = HEADERS if header else TRUSTING
         stage = self.begin(
-            Scene(protocol=each.protocol, listener=listener, target=target, promises=words.PROMISES)
+            Scene(
+                protocol=each.protocol, listener=listener, target=target, advertised=words.PROMISES
+            )
         )
         client = stage.enter("203.0.113.9")
         stage.ask(client, each.hello)
@@ -126,7 +128,7 @@ class CircleTests(CircleCase):
                         protocol=each.protocol,
                         listener=HEADERS,
                         target={"header": True},
-                        promises=words.PROMISES,
+                        advertised=words.PROMISES,
                     )
                 )
                 client = stage.enter("203.0.113.9")
@@ -158,7 +160,7 @@ class HeaderTests(StageCase):
         for each in words.ALL:
             for host, waits in ((LOCAL, 1.0), ("203.0.113.9", 0.0)):
                 stage = self.begin(
-                    Scene(protocol=each.protocol, listener=HEADERS, promises=words.PROMISES)
+                    Scene(protocol=each.protocol, listener=HEADERS, advertised=words.PROMISES)
                 )
                 client = stage.enter(host)
                 if waits:
@@ -179,7 +181,7 @@ class HeaderTests(StageCase):
                 ("203.0.113.66", header, False),
             ):
                 stage = self.begin(
-                    Scene(protocol=each.protocol, listener=required, promises=words.PROMISES)
+                    Scene(protocol=each.protocol, listener=required, advertised=words.PROMISES)
                 )
                 client = stage.enter(host)
                 stage.ask(client, b"")

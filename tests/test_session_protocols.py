@@ -54,7 +54,7 @@ class ProtocolCase(StageCase):
         """A client in each protocol, greeted."""
         for each in words.ALL:
             stage = self.begin(
-                Scene(self.segments, each.protocol, promises=words.PROMISES, **scene)
+                Scene(self.segments, each.protocol, advertised=words.PROMISES, **scene)
             )
             yield self.enter(each, stage, host)
 
@@ -244,7 +244,7 @@ class UnavailableTests(ProtocolCase):
             stage = self.begin(
                 Scene(
                     protocol="submission",
-                    promises=words.PROMISES,
+                    advertised=words.PROMISES,
                     listener={"max_auth_attempts": attempts},
                 )
             )

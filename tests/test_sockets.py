@@ -17,7 +17,7 @@ from zope.interface import implementer
 from mailproxy.config.bind import Bind, EndpointString, SocketAddress
 from mailproxy.errors import ConfigError
 from mailproxy.origin import Address
-from mailproxy.sockets import Door, makeDoors
+from mailproxy.sockets import ListeningSocket, bindSockets
 from tests.integration.network import freePort
 
 
@@ -43,18 +43,18 @@ class SocketCase(SynchronousTestCase):
         self.bound: set[Address] = set()
         self.before = openSockets()
 
-    def make(self, *places: tuple[str, Bind]) -> list[Door]:
+    def make(self, *places: tuple[str, Bind]) -> list[ListeningSocket]:
         """Bind places, to be closed after the test."""
-        doors = makeDoors(self.reactor, places, self.bound)
-        for door in doors:
-            number = getattr(door._endpoint, "fileno", None)
+        listening = bindSockets(self.reactor, places, self.bound)
+        for each in listening:
+            number = getattr(each._endpoint, "fileno", None)
             if number is not None:
                 self.addCleanup(os.close, number)
-        return doors
+        return listening
 
-    def port(self, door: Door) -> int:
-        """Tell a door's port."""
-        number = cast(Any, door._endpoint).fileno
+    def port(self, listening: ListeningSocket) -> int:
+        """Tell a socket's port."""
+        number = cast(Any, listening._endpoint).fileno
         with socket.socket(fileno=os.dup(number)) as copy:
             return int(copy.getsockname()[1])
 
@@ -69,7 +69,7 @@ class SocketCase(SynchronousTestCase):
 
     def problems(self, *places: tuple[str, Bind]) -> tuple[str, ...]:
         """Fail to bind; nothing stays open."""
-        error = self.assertRaises(ConfigError, makeDoors, self.reactor, places, self.bound)
+        error = self.assertRaises(ConfigError, bindSockets, self.reactor, places, self.bound)
         self.assertEqual(openSockets(), self.before)
         return cast(ConfigError, error).problems
 
@@ -87,8 +87,8 @@ class BindTests(SocketCase):
 
     def test_aConnectionWaitsBeforeTheServiceRuns(self) -> None:
         """Bound is listening already: a client that comes early is kept."""
-        (door,) = self.make(("a", SocketAddress("127.0.0.1", 0)))
-        with socket.create_connection(("127.0.0.1", self.port(door)), timeout=2):
+        (listening,) = self.make(("a", SocketAddress("127.0.0.1", 0)))
+        with socket.create_connection(("127.0.0.1", self.port(listening)), timeout=2):
             pass
 
     def test_anAddressInUseIsNamed(self) -> None:
@@ -142,7 +142,7 @@ class BindTests(SocketCase):
         self.make(("a", SocketAddress("127.0.0.1", port)))
 
     def test_nothingIsNothing(self) -> None:
-        """No places, no doors."""
+        """No places, no sockets."""
         self.assertEqual(self.make(), [])
 
 
@@ -182,39 +182,39 @@ class FakeEndpoint:
 class DoorTests(SynchronousTestCase):
     """A service that is open while it runs."""
 
-    def door(self, answer: Any) -> Door:
-        """Make a door with an endpoint that answers so."""
+    def listening(self, answer: Any) -> ListeningSocket:
+        """Make a socket with an endpoint that answers so."""
         self.endpoint = FakeEndpoint(answer)
         self.bound: set[Address] = set()
-        door = Door("listener.imap.bind[0]", self.endpoint, self.bound)
-        door.factory = Factory()
-        return door
+        listening = ListeningSocket("listener.imap.bind[0]", self.endpoint, self.bound)
+        listening.factory = Factory()
+        return listening
 
     def test_itListensWithItsFactory(self) -> None:
         """From the privileged start on, so that low ports work; an unnamed socket is no address."""
         port = FakePort()
-        door = self.door(succeed(port))
-        door.privilegedStartService()
-        self.assertIs(self.endpoint.factory, door.factory)
+        listening = self.listening(succeed(port))
+        listening.privilegedStartService()
+        self.assertIs(self.endpoint.factory, listening.factory)
         self.assertEqual(self.bound, set())
-        self.successResultOf(door.stopService())
+        self.successResultOf(listening.stopService())
         self.assertTrue(port.stopped)
 
     def test_whatCannotBeOpenedEndsTheStart(self) -> None:
         """With one line that names the key, not with a traceback."""
-        door = self.door(fail(CannotListenError("127.0.0.1", 993, OSError(98, "in use"))))
-        ended = self.assertRaises(SystemExit, door.privilegedStartService)
+        listening = self.listening(fail(CannotListenError("127.0.0.1", 993, OSError(98, "in use"))))
+        ended = self.assertRaises(SystemExit, listening.privilegedStartService)
         self.assertTrue(str(ended).startswith("listener.imap.bind[0]: "))
         self.assertNotIn("\n", str(ended))
-        self.successResultOf(door.stopService())
+        self.successResultOf(listening.stopService())
 
     def test_stoppingTwiceIsStoppingOnce(self) -> None:
         """And stopping what was never started is no error."""
-        door = self.door(succeed(FakePort()))
-        self.successResultOf(door.stopService())
-        door.privilegedStartService()
-        self.successResultOf(door.stopService())
-        self.successResultOf(door.stopService())
+        listening = self.listening(succeed(FakePort()))
+        self.successResultOf(listening.stopService())
+        listening.privilegedStartService()
+        self.successResultOf(listening.stopService())
+        self.successResultOf(listening.stopService())
 
 
 class SystemdTests(SocketCase):
@@ -239,13 +239,15 @@ class RealDoorTests(TestCase):
 
         before = openSockets()
         bound: set[Address] = set()
-        (door,) = makeDoors(cast(Any, reactor), [("a", SocketAddress("127.0.0.1", 0))], bound)
-        door.factory = Factory()
-        door.privilegedStartService()
-        door.startService()
+        (listening,) = bindSockets(
+            cast(Any, reactor), [("a", SocketAddress("127.0.0.1", 0))], bound
+        )
+        listening.factory = Factory()
+        listening.privilegedStartService()
+        listening.startService()
         (address,) = bound
         self.assertEqual(address.host, "127.0.0.1")
         with socket.create_connection((address.host, address.port), timeout=2):
             pass
-        await door.stopService()
+        await listening.stopService()
         self.assertEqual(openSockets(), before)

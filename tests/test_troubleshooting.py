@@ -17,7 +17,7 @@ from mailproxy.errors import ConfigError
 from mailproxy.management.api import CALLS
 from mailproxy.origin import Address
 from mailproxy.protocols.client import ClientSettings
-from mailproxy.sockets import makeDoors
+from mailproxy.sockets import bindSockets
 from mailproxy.tls.contexts import KeyPair
 from tests.config.support import MAIN, ConfigTestCase, changed
 from tests.dialling import Backend
@@ -101,7 +101,7 @@ class StartTests(PageCase, ConfigTestCase):
         with socket.create_server(("127.0.0.1", 0)) as other:
             place = SocketAddress("127.0.0.1", other.getsockname()[1])
             error = self.assertRaises(
-                ConfigError, makeDoors, None, [("listener.imaps.bind", place)], set()
+                ConfigError, bindSockets, None, [("listener.imaps.bind", place)], set()
             )
         self.assertPromised("address already in use", str(error))
         self.assertIn("listener.imaps.bind", str(error))
@@ -337,7 +337,7 @@ class LoopTests(PageCase, StageCase):
     def test_ownListener(self) -> None:
         """The destination is an address of ours."""
         stage = self.begin()
-        stage.terms.resources.dialer._isOurs = Address(OLD_HOST, 143).__eq__
+        stage.runtime.resources.dialer._isOurs = Address(OLD_HOST, 143).__eq__
         stage.ask(stage.enter(), LOGIN)
         self.assertPromised("port 143 is our own listener", self.ends()[0])
         self.assertIn(f"loop: {OLD_HOST} port 143", self.ends()[0])
@@ -345,7 +345,7 @@ class LoopTests(PageCase, StageCase):
     def test_circle(self) -> None:
         """No hop is left."""
         stage = self.begin()
-        stage.terms = evolve(stage.terms, ttl=1)
+        stage.runtime = evolve(stage.runtime, ttl=1)
         stage.ask(stage.enter(), LOGIN)
         self.assertPromised(
             "loop: no hop is left: proxies send sessions in a circle", self.ends()[0]

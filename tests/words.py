@@ -4,14 +4,14 @@ from base64 import b64encode
 
 import attrs
 
-from mailproxy.protocols.base import Promises
+from mailproxy.protocols.base import Advertised
 from mailproxy.sasl import Mechanism
 from tests.dialling import Scripted
 from tests.stage import BEARER, PASSWORD
 
 PLAIN = b64encode(b"\0ann\0" + PASSWORD)
 TOKEN = b64encode(BEARER)
-PROMISES = Promises(tuple(Mechanism), True, (b"ID", b"SASL-IR"), b"ready")
+PROMISES = Advertised(tuple(Mechanism), True, (b"ID", b"SASL-IR"), b"ready")
 
 
 @attrs.frozen

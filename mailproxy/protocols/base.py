@@ -81,7 +81,7 @@ class AuthResult:
 
 
 @attrs.frozen
-class Promises:
+class Advertised:
     """What an operator lets us promise before any backend is known.
 
     :ivar mechanisms: offered SASL mechanisms, in order.
@@ -116,7 +116,7 @@ class ServerSettings:
     :ivar hostname: what we call ourselves; None: the address that the client connected to.
     """
 
-    promises: Promises
+    advertised: Advertised
     maxAttempts: int
     context: Creator | None
     trusts: Callable[[Address], bool]

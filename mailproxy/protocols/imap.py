@@ -12,7 +12,7 @@ from mailproxy.config.model import Capabilities
 from mailproxy.errors import BackendFailed, LimitExceeded, ProtocolError, Refusal, Stage
 from mailproxy.origin import Fields
 from mailproxy.protocols import grammar
-from mailproxy.protocols.base import AuthResult, Command, Dismissed, Login, Promises, Verdict
+from mailproxy.protocols.base import Advertised, AuthResult, Command, Dismissed, Login, Verdict
 from mailproxy.protocols.client import ProxyClient, ProxyClientFactory
 from mailproxy.protocols.literals import TooBig, readPieces, written
 from mailproxy.protocols.server import ProxyServer, ProxyServerFactory, Verb
@@ -49,11 +49,11 @@ class IMAPServer(ProxyServer):
 
     def greeting(self) -> bytes:
         """Say what we can do at once: most clients then need not ask."""
-        return b"* OK [%b] %b\r\n" % (self.capability(), self.settings.promises.banner)
+        return b"* OK [%b] %b\r\n" % (self.capability(), self.settings.advertised.banner)
 
     def capability(self) -> bytes:
         """Word what may be done now."""
-        words = [b"CAPABILITY", *self.settings.promises.capabilities]
+        words = [b"CAPABILITY", *self.settings.advertised.capabilities]
         if self.offersTLS:
             words.append(b"STARTTLS")
         words += [b"AUTH=" + mechanism.value for mechanism in self.offered]
@@ -326,10 +326,10 @@ class IMAPServerFactory(ProxyServerFactory):
     conversation = IMAPServer
 
     @classmethod
-    def promises(cls, capabilities: Capabilities) -> Promises:
+    def advertised(cls, capabilities: Capabilities) -> Advertised:
         """Read `[capabilities.imap]`."""
         table = capabilities.imap
-        return Promises.of(table, table.banner, table.advertise)
+        return Advertised.of(table, table.banner, table.advertise)
 
 
 class IMAPClientFactory(ProxyClientFactory):

@@ -12,7 +12,7 @@ import attrs
 from mailproxy.config.model import Capabilities
 from mailproxy.errors import BackendFailed, LimitExceeded, ProtocolError, Refusal, Stage
 from mailproxy.protocols import grammar
-from mailproxy.protocols.base import AuthResult, Command, Dismissed, Login, Promises, Verdict
+from mailproxy.protocols.base import Advertised, AuthResult, Command, Dismissed, Login, Verdict
 from mailproxy.protocols.client import ProxyClient, ProxyClientFactory
 from mailproxy.protocols.literals import readPieces, written
 from mailproxy.protocols.server import ProxyServer, ProxyServerFactory, Verb
@@ -44,10 +44,10 @@ class ManageSieveServer(ProxyServer):
 
     def greeting(self) -> bytes:
         """Send the capability block, as at the start and after STARTTLS (section 1.7)."""
-        promises = self.settings.promises
+        advertised = self.settings.advertised
         lines = [
-            b'"IMPLEMENTATION" ' + grammar.quote(promises.banner),
-            b'"SIEVE" ' + grammar.quote(b" ".join(promises.capabilities)),
+            b'"IMPLEMENTATION" ' + grammar.quote(advertised.banner),
+            b'"SIEVE" ' + grammar.quote(b" ".join(advertised.capabilities)),
             b'"SASL" ' + grammar.quote(b" ".join(each.value for each in self.offered)),
             b'"VERSION" "1.0"',
         ]
@@ -261,10 +261,10 @@ class ManageSieveServerFactory(ProxyServerFactory):
     conversation = ManageSieveServer
 
     @classmethod
-    def promises(cls, capabilities: Capabilities) -> Promises:
+    def advertised(cls, capabilities: Capabilities) -> Advertised:
         """Read `[capabilities.managesieve]`."""
         table = capabilities.managesieve
-        return Promises.of(table, table.implementation, table.sieve)
+        return Advertised.of(table, table.implementation, table.sieve)
 
 
 class ManageSieveClientFactory(ProxyClientFactory):

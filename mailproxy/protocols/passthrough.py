@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from mailproxy.config.model import Capabilities
 from mailproxy.errors import BackendFailed, PeerGone, ProtocolError, Stage
-from mailproxy.protocols.base import Command, Promises
+from mailproxy.protocols.base import Advertised, Command
 from mailproxy.protocols.client import ProxyClientFactory
 from mailproxy.protocols.server import ProxyServerFactory, Verb
 from mailproxy.protocols.submission import SubmissionClient, SubmissionServer
@@ -106,9 +106,9 @@ class PassThroughServerFactory(ProxyServerFactory):
     conversation = PassThroughServer
 
     @classmethod
-    def promises(cls, capabilities: Capabilities) -> Promises:
+    def advertised(cls, capabilities: Capabilities) -> Advertised:
         """Promise nothing: the backend speaks for itself."""
-        return Promises(banner=b"mailproxy")
+        return Advertised(banner=b"mailproxy")
 
 
 class SMTPClientFactory(ProxyClientFactory):

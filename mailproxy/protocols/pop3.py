@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from mailproxy.config.model import Capabilities
 from mailproxy.errors import BackendFailed, LimitExceeded, ProtocolError, Refusal, Stage
-from mailproxy.protocols.base import AuthResult, Command, Dismissed, Login, Promises, Verdict
+from mailproxy.protocols.base import Advertised, AuthResult, Command, Dismissed, Login, Verdict
 from mailproxy.protocols.client import ProxyClient, ProxyClientFactory
 from mailproxy.protocols.server import ProxyServer, ProxyServerFactory, Verb
 from mailproxy.sasl import Credentials
@@ -42,7 +42,7 @@ class POP3Server(ProxyServer):
     def greeting(self) -> bytes:
         """Say hello; a trusted proxy learns that it may speak for its client."""
         marker = b"[XCLIENT] " if self.trusting else b""
-        return b"+OK %b%b\r\n" % (marker, self.settings.promises.banner)
+        return b"+OK %b%b\r\n" % (marker, self.settings.advertised.banner)
 
     def forget(self) -> None:
         """Forget a USER that came in the clear."""
@@ -251,10 +251,10 @@ class POP3ServerFactory(ProxyServerFactory):
     conversation = POP3Server
 
     @classmethod
-    def promises(cls, capabilities: Capabilities) -> Promises:
+    def advertised(cls, capabilities: Capabilities) -> Advertised:
         """Read `[capabilities.pop3]`."""
         table = capabilities.pop3
-        return Promises.of(table, table.banner)
+        return Advertised.of(table, table.banner)
 
 
 class POP3ClientFactory(ProxyClientFactory):

@@ -19,11 +19,11 @@ from mailproxy.config.model import Capabilities
 from mailproxy.errors import LimitExceeded, PeerGone, ProtocolError, Refusal
 from mailproxy.origin import Fields, Origin
 from mailproxy.protocols.base import (
+    Advertised,
     AuthResult,
     Command,
     Dismissed,
     Login,
-    Promises,
     ServerSettings,
     Verdict,
 )
@@ -116,7 +116,7 @@ class ProxyServer(Stream):
     @property
     def offered(self) -> tuple[Mechanism, ...]:
         """The SASL mechanisms that may be used now, in order."""
-        return self.settings.promises.mechanisms if self.private else ()
+        return self.settings.advertised.mechanisms if self.private else ()
 
     @property
     def offersTLS(self) -> bool:
@@ -140,7 +140,7 @@ class ProxyServer(Stream):
     @property
     def private(self) -> bool:
         """Whether a secret may be sent to us now."""
-        return self.secure or self.settings.promises.cleartext
+        return self.secure or self.settings.advertised.cleartext
 
     def greet(self) -> None:
         """Open the conversation."""
@@ -243,7 +243,7 @@ class ProxyServer(Stream):
 
         :param initial: the initial response in base64, `=` for an empty one; None when absent.
         """
-        offered = {each.value: each for each in self.settings.promises.mechanisms}
+        offered = {each.value: each for each in self.settings.advertised.mechanisms}
         chosen = offered.get(mechanism.upper())
         if chosen is None:
             self.fail(command, Refusal.MECHANISM)
@@ -346,7 +346,7 @@ class ProxyServerFactory(Factory):
 
     @classmethod
     @abstractmethod
-    def promises(cls, capabilities: Capabilities) -> Promises:
+    def advertised(cls, capabilities: Capabilities) -> Advertised:
         """Read the protocol's own table of the configuration."""
 
     def buildProtocol(self, addr: IAddress | None) -> ProxyServer | None:

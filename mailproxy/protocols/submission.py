@@ -11,7 +11,7 @@ import attrs
 
 from mailproxy.config.model import Capabilities
 from mailproxy.errors import BackendFailed, LimitExceeded, ProtocolError, Refusal, Stage
-from mailproxy.protocols.base import AuthResult, Command, Dismissed, Login, Promises, Verdict
+from mailproxy.protocols.base import Advertised, AuthResult, Command, Dismissed, Login, Verdict
 from mailproxy.protocols.client import ProxyClient, ProxyClientFactory
 from mailproxy.protocols.server import ProxyServer, ProxyServerFactory, Verb
 from mailproxy.stream import MAX_LINE
@@ -45,7 +45,7 @@ class SubmissionServer(ProxyServer):
 
     def greeting(self) -> bytes:
         """Say hello."""
-        return b"220 %b ESMTP %b\r\n" % (self.hostname, self.settings.promises.banner)
+        return b"220 %b ESMTP %b\r\n" % (self.hostname, self.settings.advertised.banner)
 
     @property
     def hostname(self) -> bytes:
@@ -118,7 +118,7 @@ class SubmissionServer(ProxyServer):
     async def ehloVerb(self, command: Command) -> None:
         """Serve EHLO."""
         self._hello(command)
-        lines = [self.hostname, *self.settings.promises.capabilities]
+        lines = [self.hostname, *self.settings.advertised.capabilities]
         if self.offersTLS:
             lines.append(b"STARTTLS")
         if self.offered:
@@ -307,10 +307,10 @@ class SubmissionServerFactory(ProxyServerFactory):
     conversation = SubmissionServer
 
     @classmethod
-    def promises(cls, capabilities: Capabilities) -> Promises:
+    def advertised(cls, capabilities: Capabilities) -> Advertised:
         """Read `[capabilities.submission]`."""
         table = capabilities.submission
-        return Promises.of(table, table.banner, table.ehlo)
+        return Advertised.of(table, table.banner, table.ehlo)
 
 
 class SubmissionClientFactory(ProxyClientFactory):

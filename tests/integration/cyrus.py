@@ -16,7 +16,7 @@ from tests.integration.certificates import Authority
 from tests.integration.dovecot import Account
 from tests.integration.network import freePort
 from tests.integration.process import ChildServer, requireProgram, requireUnpacked
-from tests.integration.services import Doors
+from tests.integration.services import ServicePorts
 
 _MASTER = "/usr/lib/cyrus/bin/master"
 _FOLDERS = ("db", "lock", "log", "msg", "proc", "socket", "user")
@@ -44,8 +44,9 @@ class Cyrus(ChildServer):
             raise SkipTest("Cyrus needs root")
         super().__init__(name)
         self.hostname = f"{name}.test"
-        self.doors: Mapping[str, Doors] = {
-            name: Doors(freePort(), freePort(), 0, 0) for name in ("imap", "pop3", "managesieve")
+        self.doors: Mapping[str, ServicePorts] = {
+            name: ServicePorts(freePort(), freePort(), 0, 0)
+            for name in ("imap", "pop3", "managesieve")
         }
         self.lmtp, self.passwordsOnly = freePort(), freePort()
         self.certificate = authority.issue(self.hostname, "localhost", "127.0.0.1")

@@ -20,7 +20,7 @@ from tests.integration.certificates import Authority, CertificateFiles
 from tests.integration.messages import Maildir
 from tests.integration.network import freePort
 from tests.integration.process import ChildServer, LogFile, requireProgram
-from tests.integration.services import Doors, listenerSettings, serviceSettings
+from tests.integration.services import ServicePorts, listenerSettings, serviceSettings
 from tests.integration.tokens import TokenIssuer
 
 LOOPBACK = "127.0.0.0/8"
@@ -122,9 +122,9 @@ class Dovecot(ChildServer):
         self.options = options
         self.imap, self.imaps = freePort(), freePort()
         self.imapProxied, self.imapsProxied = freePort(), freePort()
-        self.doors: Mapping[str, Doors] = {
-            "imap": Doors(self.imap, self.imaps, self.imapProxied, self.imapsProxied),
-            **{name: Doors.free() for name in options.protocols},
+        self.doors: Mapping[str, ServicePorts] = {
+            "imap": ServicePorts(self.imap, self.imaps, self.imapProxied, self.imapsProxied),
+            **{name: ServicePorts.free() for name in options.protocols},
         }
         self.certificate = authority.issue(self.hostname, "localhost", "127.0.0.1")
         self._users = ServerUsers.here()

@@ -17,7 +17,7 @@ import attrs
 from tests.integration.certificates import Authority
 from tests.integration.network import freePort
 from tests.integration.process import ChildServer, LogFile, requireProgram, waitUntil
-from tests.integration.services import Doors
+from tests.integration.services import ServicePorts
 
 LOCAL_DOMAIN = "example.org"
 """What everybody may send to; elsewhere only who has logged in, or comes from `TRUSTED`."""
@@ -63,7 +63,7 @@ class Postfix(ChildServer):
         super().__init__(name)
         self.log = LogFile(self.folder / "postfix.log")
         self.hostname = f"{name}.test"
-        self.doors: Mapping[str, Doors] = {"submission": Doors.free()}
+        self.doors: Mapping[str, ServicePorts] = {"submission": ServicePorts.free()}
         self.introduced = freePort()
         self.exchanger, self.exchangerProxied = freePort(), freePort()
         self.exchangerIntroduced = freePort()

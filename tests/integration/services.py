@@ -9,7 +9,7 @@ from tests.integration.network import freePort
 
 
 @attrs.frozen
-class Doors:
+class ServicePorts:
     """One protocol's ports.
 
     :ivar open: begins without TLS; STARTTLS is there unless the server has none.
@@ -23,7 +23,7 @@ class Doors:
     secureProxied: int
 
     @classmethod
-    def free(cls) -> "Doors":
+    def free(cls) -> "ServicePorts":
         """Four ports that nobody uses."""
         return cls(freePort(), freePort(), freePort(), freePort())
 
@@ -43,7 +43,7 @@ class Server(Protocol):
     """A mail server whose protocols have doors."""
 
     hostname: str
-    doors: Mapping[str, Doors]
+    doors: Mapping[str, ServicePorts]
 
 
 @attrs.frozen
@@ -64,7 +64,7 @@ _SERVICES = {
 }
 
 
-def serviceSettings(doors: Mapping[str, Doors], *, tls: bool) -> str:
+def serviceSettings(doors: Mapping[str, ServicePorts], *, tls: bool) -> str:
     """The lines of the configuration for these protocols; IMAP's listeners are said elsewhere."""
     others = {name: each for name, each in doors.items() if name in _SERVICES}
     names = " ".join(_SERVICES[each].protocol for each in others)
@@ -80,7 +80,7 @@ def relaySettings(port: int) -> str:
     return f"submission_relay_host = 127.0.0.1\nsubmission_relay_port = {port}\n"
 
 
-def _oneService(names: _Service, doors: Doors, *, tls: bool) -> str:
+def _oneService(names: _Service, doors: ServicePorts, *, tls: bool) -> str:
     """Both pairs of listeners; a port 0 closes one that has no TLS to offer."""
     secure, secureProxied = (doors.secure, doors.secureProxied) if tls else (0, 0)
     implicit = "ssl = yes\n" if tls else ""

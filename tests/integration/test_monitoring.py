@@ -63,7 +63,7 @@ class MetricsTests(OperatingCase):
 
 
 class DescriptionTests(OperatingCase):
-    """The API holds what its description promises."""
+    """The API holds what its description advertised."""
 
     def test_anyRequestIsAnsweredAsDescribed(self) -> None:
         """Some hundreds of requests, sensible or not: status, type and shape are as described."""

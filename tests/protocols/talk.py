@@ -10,7 +10,14 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mailproxy.errors import Refusal
 from mailproxy.origin import Address, Origin
-from mailproxy.protocols.base import AuthResult, Dismissed, Login, Promises, ServerSettings, Verdict
+from mailproxy.protocols.base import (
+    Advertised,
+    AuthResult,
+    Dismissed,
+    Login,
+    ServerSettings,
+    Verdict,
+)
 from mailproxy.protocols.server import ProxyServer
 from mailproxy.sasl import Mechanism
 from mailproxy.stream import Creator
@@ -43,8 +50,8 @@ def serverSettings(
     capabilities: tuple[bytes, ...] = (b"IMAP4rev1", b"SASL-IR"),
 ) -> ServerSettings:
     """Say what a listener's clients are promised; without more, everything without TLS."""
-    promises = Promises(mechanisms, cleartext, capabilities, b"ready")
-    return ServerSettings(promises, maxAttempts, context, trusts)
+    advertised = Advertised(mechanisms, cleartext, capabilities, b"ready")
+    return ServerSettings(advertised, maxAttempts, context, trusts)
 
 
 class Talk(Generic[S]):

@@ -80,7 +80,7 @@ class DialogueTests(IMAPCase):
 
     def test_secretsInTheClearBesideSTARTTLS(self) -> None:
         """Where the operator allows both, both are offered."""
-        talk = self.begin(attrs.evolve(startTLS(), promises=serverSettings().promises))
+        talk = self.begin(attrs.evolve(startTLS(), advertised=serverSettings().advertised))
         self.assertIn(b" STARTTLS AUTH=PLAIN ", talk.greeting)
         self.assertNotIn(b"LOGINDISABLED", talk.greeting)
 
@@ -517,14 +517,14 @@ class WordsTests(SynchronousTestCase):
     def test_promisesComeFromTheConfiguration(self) -> None:
         """`[capabilities.imap]`: words, mechanisms, banner, and what may go in the clear."""
         table = {"advertise": ["IMAP4rev1", "ID"], "sasl": ["XOAUTH2"], "banner": "hello"}
-        found = IMAPServerFactory.promises(Capabilities.model_validate({"imap": table}))
+        found = IMAPServerFactory.advertised(Capabilities.model_validate({"imap": table}))
         self.assertEqual(found.capabilities, (b"IMAP4rev1", b"ID"))
         self.assertEqual(found.mechanisms, (Mechanism.XOAUTH2,))
         self.assertEqual((found.banner, found.cleartext), (b"hello", False))
 
     def test_defaultPromisesAreModest(self) -> None:
         """By default only what nearly every backend keeps is advertised."""
-        found = IMAPServerFactory.promises(Capabilities())
+        found = IMAPServerFactory.advertised(Capabilities())
         words = b"IMAP4rev1 SASL-IR LITERAL+ ID ENABLE".split()
         self.assertEqual(list(found.capabilities), words)
         self.assertEqual(found.mechanisms, tuple(Mechanism))

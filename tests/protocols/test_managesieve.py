@@ -397,7 +397,7 @@ class FactoryTests(DialogueCase):
         """`[capabilities.managesieve]`."""
         table = {"sasl": ["XOAUTH2"], "implementation": "hello", "sieve": ["reject"]}
         config = Capabilities.model_validate({"managesieve": table})
-        found = ManageSieveServerFactory.promises(config)
+        found = ManageSieveServerFactory.advertised(config)
         self.assertEqual((found.mechanisms, found.banner), ((Mechanism.XOAUTH2,), b"hello"))
         self.assertEqual(found.capabilities, (b"reject",))
         self.assertIs(ManageSieveServerFactory.conversation, ManageSieveServer)

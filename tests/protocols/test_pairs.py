@@ -288,8 +288,8 @@ class VolumeTests(SynchronousTestCase):
         def check(
             protocol: str, offered: tuple[Mechanism, ...], user: bytes, password: bytes
         ) -> None:
-            promises = serverSettings(mechanisms=offered, capabilities=CAPABILITIES)
-            pair = Pair(PROTOCOLS[protocol], serverSide=promises)
+            advertised = serverSettings(mechanisms=offered, capabilities=CAPABILITIES)
+            pair = Pair(PROTOCOLS[protocol], serverSide=advertised)
             pair.prepare()
             credentials = sasl.fromPassword(user, password)
             if protocol == "pop3" and Mechanism.PLAIN not in offered:
@@ -309,8 +309,8 @@ class VolumeTests(SynchronousTestCase):
         @settings(deadline=None)
         @given(words, words)
         def check(user: bytes, password: bytes) -> None:
-            promises = serverSettings(mechanisms=(Mechanism.LOGIN,), capabilities=CAPABILITIES)
-            pair = Pair(PROTOCOLS["pop3"], serverSide=promises)
+            advertised = serverSettings(mechanisms=(Mechanism.LOGIN,), capabilities=CAPABILITIES)
+            pair = Pair(PROTOCOLS["pop3"], serverSide=advertised)
             pair.prepare()
             answered = Deferred.fromCoroutine(
                 pair.client.login(sasl.fromPassword(user, password), pair._challenge)

@@ -6,7 +6,7 @@ import attrs
 
 from mailproxy.config.model import Capabilities
 from mailproxy.errors import Refusal, Stage
-from mailproxy.protocols.base import Promises, ServerSettings
+from mailproxy.protocols.base import Advertised, ServerSettings
 from mailproxy.protocols.client import ProxyClient
 from mailproxy.protocols.passthrough import (
     LMTPClient,
@@ -159,7 +159,7 @@ class ServerTests(BackendCase):
             network, client = Network(), Peer()
             server = PassThroughServerFactory(network, 1, lambda _: None).buildProtocol(None)
             assert isinstance(server, PassThroughServer)
-            server.settings = ServerSettings(Promises(), 3, None, trustNobody)
+            server.settings = ServerSettings(Advertised(), 3, None, trustNobody)
             server.origin = ORIGIN
             network.connect(server, client)
             server.dismiss(refusal, None)
@@ -169,7 +169,7 @@ class ServerTests(BackendCase):
     def test_nothingIsPromised(self) -> None:
         """The backend speaks for itself."""
         self.assertEqual(
-            PassThroughServerFactory.promises(Capabilities()), Promises(banner=b"mailproxy")
+            PassThroughServerFactory.advertised(Capabilities()), Advertised(banner=b"mailproxy")
         )
 
     def test_factories(self) -> None:

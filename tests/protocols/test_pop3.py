@@ -315,7 +315,7 @@ class StartTLSTests(POP3Case):
 
     def test_userBeforeItIsForgotten(self) -> None:
         """An attacker may have said it."""
-        settings = attrs.evolve(startTLS(), promises=serverSettings().promises)
+        settings = attrs.evolve(startTLS(), advertised=serverSettings().advertised)
         talk = self.begin(settings)
         self.assertEqual(talk.ask(b"USER mallory\r\n"), OK)
         talk.secure(b"STLS\r\n")
@@ -442,7 +442,7 @@ class FactoryTests(DialogueCase):
     def test_promises(self) -> None:
         """`[capabilities.pop3]`."""
         table = {"sasl": ["XOAUTH2"], "banner": "hello", "allow_plain_auth_without_tls": True}
-        found = POP3ServerFactory.promises(Capabilities.model_validate({"pop3": table}))
+        found = POP3ServerFactory.advertised(Capabilities.model_validate({"pop3": table}))
         self.assertEqual(found.mechanisms, (Mechanism.XOAUTH2,))
         self.assertEqual((found.banner, found.cleartext), (b"hello", True))
         self.assertIs(POP3ServerFactory.conversation, POP3Server)

@@ -10,11 +10,11 @@ from mailproxy.config.model import Capabilities
 from mailproxy.errors import LimitExceeded, PeerGone, ProtocolError, Refusal
 from mailproxy.origin import Address
 from mailproxy.protocols.base import (
+    Advertised,
     AuthResult,
     Command,
     Dismissed,
     Login,
-    Promises,
     ServerSettings,
     Verdict,
 )
@@ -111,9 +111,9 @@ class WordServerFactory(ProxyServerFactory):
     conversation = WordServer
 
     @classmethod
-    def promises(cls, capabilities: Capabilities) -> Promises:
+    def advertised(cls, capabilities: Capabilities) -> Advertised:
         """Promise nothing."""
-        return Promises((), False, (), b"")
+        return Advertised((), False, (), b"")
 
 
 def begin(settings: ServerSettings | None = None) -> Talk[WordServer]:

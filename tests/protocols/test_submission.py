@@ -80,7 +80,7 @@ class DialogueTests(SubmissionCase):
         self.assertEqual(talk.ask(b"HELO x\r\n"), b"250 [IPv6:2001:db8::1]\r\n")
 
     def test_extensions(self) -> None:
-        """What the operator promises, and how to log in."""
+        """What the operator advertised, and how to log in."""
         self.assertEqual(self.begin().ask(HELLO), EXTENSIONS)
 
     def test_extensionsWithoutPrivacy(self) -> None:
@@ -471,9 +471,11 @@ class FactoryTests(DialogueCase):
     def test_promises(self) -> None:
         """`[capabilities.submission]`; by default nothing that not every backend keeps."""
         table = {"sasl": ["XOAUTH2"], "banner": "hello", "ehlo": ["SIZE 1000"]}
-        found = SubmissionServerFactory.promises(Capabilities.model_validate({"submission": table}))
+        found = SubmissionServerFactory.advertised(
+            Capabilities.model_validate({"submission": table})
+        )
         self.assertEqual((found.mechanisms, found.banner), ((Mechanism.XOAUTH2,), b"hello"))
         self.assertEqual(found.capabilities, (b"SIZE 1000",))
-        words = SubmissionServerFactory.promises(Capabilities()).capabilities
+        words = SubmissionServerFactory.advertised(Capabilities()).capabilities
         self.assertEqual(words, (b"PIPELINING", b"SIZE", b"8BITMIME", b"ENHANCEDSTATUSCODES"))
         self.assertIs(SubmissionServerFactory.conversation, SubmissionServer)
