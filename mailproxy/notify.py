@@ -1,17 +1,22 @@
-"""Telling systemd that we are ready, and that we stop (sd_notify(3)).
+"""Telling systemd that we are ready, that we reload, and that we stop (sd_notify(3)).
 
 Knows the datagram that a service manager reads; must not know what being ready means.
 """
 
 import socket
+import time
+from collections.abc import Callable
+from typing import TypeVar
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.interfaces import IReactorCore
 
 from mailproxy.logs import Logger
 
 __all__ = ["VARIABLE", "Notifier"]
+
+T = TypeVar("T")
 
 VARIABLE = "NOTIFY_SOCKET"
 """The variable of the environment that holds the manager's address."""
@@ -32,6 +37,7 @@ class Notifier(Service):
         """
         self._reactor = reactor
         self._address = f"\0{address[1:]}" if address.startswith("@") else address
+        self._reloads = 0
 
     def startService(self) -> None:
         """Say that we are ready as soon as the reactor runs: what has a socket listens by then."""
@@ -42,6 +48,22 @@ class Notifier(Service):
         if self.running:
             self.tell("READY=1")
 
+    def whileReloading(self, work: Callable[[], Deferred[T]]) -> Deferred[T]:
+        """Do something, and say that we reload meanwhile; ready again, whatever comes of it."""
+        self._reloads += 1
+        # The time tells a manager which of its requests this one answers.
+        self.tell(
+            f"RELOADING=1\nMONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}"
+        )
+        return maybeDeferred(work).addBoth(self._reloaded)
+
+    def _reloaded(self, result: T) -> T:
+        """Be ready again, once no other reload waits for its turn."""
+        self._reloads -= 1
+        if not self._reloads:
+            self._ready()
+        return result
+
     def stopService(self) -> Deferred[None]:
         """Say that we stop; what is being drained may take its time."""
         super().stopService()
@@ -49,7 +71,7 @@ class Notifier(Service):
         return succeed(None)
 
     def tell(self, state: str) -> None:
-        """Send one assignment."""
+        """Send assignments, one a line."""
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
                 manager.setblocking(False)

@@ -19,6 +19,7 @@ from zope.interface import implementer
 from mailproxy.config.model import Config, Destination, Endpoint, Forwarding, Normalize, TLSMode
 from mailproxy.config.values import PASS_THROUGH
 from mailproxy.dial import Dialer, DialReactor, Target
+from mailproxy.drain import Drain
 from mailproxy.health import Health, HealthSettings
 from mailproxy.identity import IdentityRules
 from mailproxy.listener import Listener, ListenerRuntime, trust
@@ -263,14 +264,9 @@ class Proxy(Service):
             await maybeDeferred(source.stopService)
 
     async def _drain(self) -> None:
-        """Let bridges end within the grace time; who has not logged in is sent away at once."""
-        for session in self.registry.find():
-            session.shutDown(bridged=False)
-        deadline = self.clock.seconds() + self.runtime.config.server.shutdown_grace
-        while self.registry.count() and self.clock.seconds() < deadline:
-            await pause(self.clock, 0.05)
-        for session in self.registry.find():
-            session.shutDown(bridged=True)
+        """End the sessions within the grace time, and let their last words leave."""
+        grace = self.runtime.config.server.shutdown_grace
+        await Drain(self.registry, self.clock).run(grace)
         deadline = self.clock.seconds() + FLUSH_PATIENCE
         while self._connected and self.clock.seconds() < deadline:
             await pause(self.clock, 0.05)

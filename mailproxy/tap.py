@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import FrameType
-from typing import Any, TypeVar, cast
+from typing import Any, TypeAlias, TypeVar, cast
 
 import attrs
 from twisted.application.service import IService, MultiService
@@ -67,6 +67,9 @@ from mailproxy.tls.failures import describe
 
 log = Logger()
 T = TypeVar("T")
+
+Reload: TypeAlias = Callable[[], Deferred[list[str]]]
+"""Takes the configuration file as it is now into use; tells which keys need a restart."""
 
 CONFIG_VARIABLE = "PROXY_CONFIG"
 
@@ -264,17 +267,26 @@ def _makeProxy(reactor: ProxyReactor, path: str) -> Whole:
     proxy = Proxy(reactor, PROTOCOLS, config, sources.make(config))
     reloader = Reloader(proxy, read, sources, inThread)
     whole = Whole()
-    for service in (proxy, reloader, *_listen(reactor, config, proxy, reloader)):
+    reload = _announced(reactor, whole, reloader.reload)
+    for service in (proxy, reloader, *_listen(reactor, config, proxy, reload)):
         service.setServiceParent(whole)
-    if manager := os.environ.get(NOTIFY_VARIABLE):
-        Notifier(reactor, manager).setServiceParent(whole)
     reactor.callWhenRunning(_welcome, config)
-    reactor.callWhenRunning(_obeySignals, reactor, reloader)
+    reactor.callWhenRunning(_obeySignals, reactor, reload)
     return whole
 
 
+def _announced(reactor: ProxyReactor, whole: Whole, reload: Reload) -> Reload:
+    """Tell a service manager, where there is one, of our life and of each reload."""
+    manager = os.environ.get(NOTIFY_VARIABLE)
+    if not manager:
+        return reload
+    notifier = Notifier(reactor, manager)
+    notifier.setServiceParent(whole)
+    return lambda: notifier.whileReloading(reload)
+
+
 def _listen(
-    reactor: ProxyReactor, config: Config, proxy: Proxy, reloader: Reloader
+    reactor: ProxyReactor, config: Config, proxy: Proxy, reload: Reload
 ) -> list[ListeningSocket]:
     """Bind every listener's sockets and management's, and set what answers behind them."""
     listening = bindSockets(reactor, _places(config), proxy.bound)
@@ -283,7 +295,7 @@ def _listen(
     }
     if config.admin is not None:
         guard = Guard.fromConfig(config.admin, proxy.clock)
-        resource = ManagementAPI(LocalControl(proxy, reloader.reload), guard).resource()
+        resource = ManagementAPI(LocalControl(proxy, reload), guard).resource()
         factories["admin.bind"] = makeFactory(resource, proxy, reactor)
     for each in listening:
         each.factory = factories[each.key]
@@ -298,7 +310,7 @@ def _places(config: Config) -> Iterator[tuple[str, Bind]]:
         yield "admin.bind", config.admin.address
 
 
-def _obeySignals(reactor: ProxyReactor, reloader: Reloader) -> None:
+def _obeySignals(reactor: ProxyReactor, reload: Reload) -> None:
     """Reload on SIGHUP; end in good order, with status 0, on SIGTERM or SIGINT.
 
     The second SIGTERM or SIGINT ends the process at once.
@@ -313,12 +325,12 @@ def _obeySignals(reactor: ProxyReactor, reloader: Reloader) -> None:
             signal.signal(each, signal.SIG_DFL)
         reactor.callFromThread(stop, signal.Signals(number).name)
 
-    def reload(number: int, _: FrameType | None) -> None:
-        reactor.callFromThread(lambda: reloader.reload().addErrback(_notReloaded))
+    def hangUp(number: int, _: FrameType | None) -> None:
+        reactor.callFromThread(lambda: reload().addErrback(_notReloaded))
 
     signal.signal(signal.SIGTERM, end)
     signal.signal(signal.SIGINT, end)
-    signal.signal(signal.SIGHUP, reload)
+    signal.signal(signal.SIGHUP, hangUp)
 
 
 def _notReloaded(failure: Failure) -> None:

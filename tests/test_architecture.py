@@ -36,6 +36,7 @@ FLOORS = {
     "notify": 1,
     "routing": 2,
     "dial": 2,
+    "drain": 2,
     "bridge": 2,
     "protocols": 2,
     "protocols.*": 2,

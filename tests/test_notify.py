@@ -1,19 +1,23 @@
 """What a service manager is told, through a real datagram socket."""
 
+import re
 import socket
+import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, cast
 
+from twisted.internet.defer import Deferred
 from twisted.internet.testing import MemoryReactor
 from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailproxy.notify import Notifier
 
 
 class NotifierTests(SynchronousTestCase):
-    """Ready, and stopping."""
+    """Ready, reloading and stopping."""
 
     def setUp(self) -> None:
         """Be a manager that listens at a path."""
@@ -72,6 +76,46 @@ class NotifierTests(SynchronousTestCase):
         notifier.stopService()
         self.run_()
         self.assertEqual(self.heard(self.manager), [b"STOPPING=1"])
+
+    def test_reloading(self) -> None:
+        """Said with the time of the monotonic clock; ready again when it has ended, well or not."""
+        notifier = self.make(self.address)
+        notifier.startService()
+        for end in ("done", Failure(ValueError())):
+            work: Deferred[object] = Deferred()
+            before = time.monotonic_ns() // 1000
+            result = notifier.whileReloading(iter([work]).__next__)
+            (said,) = self.heard(self.manager)
+            when = re.fullmatch(rb"RELOADING=1\nMONOTONIC_USEC=(\d+)", said)
+            assert when is not None
+            self.assertTrue(before <= int(when[1]) <= time.monotonic_ns() // 1000)
+            work.callback(end)
+            result.addErrback(lambda failure: failure.trap(ValueError))
+            self.assertEqual(self.heard(self.manager), [b"READY=1"])
+
+    def test_readyAfterTheLastReload(self) -> None:
+        """Those that wait for their turn are reloads too."""
+        notifier = self.make(self.address)
+        notifier.startService()
+        first, second = Deferred[None](), Deferred[None]()
+        notifier.whileReloading(lambda: first)
+        notifier.whileReloading(lambda: second)
+        self.heard(self.manager)
+        first.callback(None)
+        self.assertEqual(self.heard(self.manager), [])
+        second.callback(None)
+        self.assertEqual(self.heard(self.manager), [b"READY=1"])
+
+    def test_stoppedWhileReloading(self) -> None:
+        """Who stops is not ready any more."""
+        notifier = self.make(self.address)
+        notifier.startService()
+        work: Deferred[None] = Deferred()
+        notifier.whileReloading(lambda: work)
+        notifier.stopService()
+        self.heard(self.manager)
+        work.callback(None)
+        self.assertEqual(self.heard(self.manager), [])
 
     def test_addressWithoutAFile(self) -> None:
         """`@` stands for the zero byte that such a name begins with."""

@@ -55,6 +55,23 @@ class StopTests(LifecycleTestCase):
         self.assertLess(time.monotonic() - started, 8)
         self.proxy.log.waitForLine(r"on good, .*shutdown")
 
+    def test_bridgesAreCutOneAfterTheOther(self) -> None:
+        """In the second half of the grace time: so their clients do not all call again at once."""
+        self.proxy.config["server"]["shutdown_grace"] = "4s"
+        self.proxy.start()
+        clients = [self.loggedIn(ALICE) for _ in range(9)]
+        started = time.monotonic()
+        self.proxy.signal(signal.SIGTERM)
+        ends = []
+        for client in clients:
+            self.assertEqual(client.readToEnd(), b"")
+            client.close()
+            ends.append(time.monotonic() - started)
+        self.assertEqual(self.proxy.wait(), 0)
+        self.assertGreater(ends[0], 1.9)
+        self.assertGreater(ends[-1] - ends[0], 1.0)
+        self.assertGreaterEqual(len({round(end, 1) for end in ends}), 5)
+
     def test_clientsThatDoNotCloseAreNotWaitedFor(self) -> None:
         """Nobody can keep the process from ending."""
         self.startWithClients("1s")

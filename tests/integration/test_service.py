@@ -86,6 +86,19 @@ class NotifyTests(OperatingCase):
         client.close()
         self.assertEqual(proxy.wait(), 0)
 
+    def test_reloading(self) -> None:
+        """`systemctl reload` lasts until it is done; a file that is refused ends it too."""
+        self.manager.bind("\0mailproxy-test-reloading")
+        proxy = self.run_(env={"NOTIFY_SOCKET": "@mailproxy-test-reloading"})
+        self.assertEqual(self.manager.recv(100), b"READY=1")
+        for default in ("only", "gone"):
+            self.config["routing"]["default_destination"] = default
+            proxy.writeConfiguration()
+            proxy.signal(signal.SIGHUP)
+            self.assertTrue(self.manager.recv(100).startswith(b"RELOADING=1\nMONOTONIC_USEC="))
+            self.assertEqual(self.manager.recv(100), b"READY=1")
+        proxy.log.waitForLine("not reloaded: routing.default_destination")
+
     def test_aBadConfigurationIsNeverReady(self) -> None:
         """A manager that waits for us learns of the end by the exit status."""
         self.manager.bind("\0mailproxy-test-notify")
