@@ -13,7 +13,11 @@ from zope.interface import Interface, implementer
 from mailproxy.config.load import lacking
 from mailproxy.config.model import Destination
 from mailproxy.errors import ConfigError, MappingError, ReadOnlyMapping, UnknownDestination
-from mailproxy.mapping.interfaces import IReloadableMappingSource, IWritableMappingSource
+from mailproxy.mapping.interfaces import (
+    IMappingSource,
+    IReloadableMappingSource,
+    IWritableMappingSource,
+)
 from mailproxy.proxy import Proxy
 from mailproxy.registry import ISession
 
@@ -170,7 +174,7 @@ class LocalControl:
         self._requireDeclared(destination)
         if missing := lacking(self._proxy.runtime.config, destination):
             raise ConfigError([f"destination: it lacks {', '.join(missing)}, which is served here"])
-        await self._written(normalized, self._writable().store(normalized, destination))
+        await self._write(normalized, lambda source: source.store(normalized, destination))
 
     def removeMapping(self, identifier: str) -> Deferred[bool]:
         """Remove an account's mapping."""
@@ -178,20 +182,28 @@ class LocalControl:
 
     async def _removeMapping(self, identifier: str) -> bool:
         normalized = self._normalize(identifier)
-        return await self._written(normalized, self._writable().remove(normalized))
+        return await self._write(normalized, lambda source: source.remove(normalized))
 
-    async def _written(self, identifier: str, writing: Deferred[T]) -> T:
-        """Let the next lookup see a write; one that has failed may have been done all the same."""
-        try:
-            result = await writing
-        except MappingError:
-            self._proxy.cache.expire(identifier)
-            raise
-        self._proxy.cache.invalidate(identifier)
-        return result
+    async def _write(
+        self, identifier: str, change: Callable[[IWritableMappingSource], Deferred[T]]
+    ) -> T:
+        """Write, and let the next lookup see it; what fails may have been done all the same.
 
-    def _writable(self) -> IWritableMappingSource:
-        source = self._proxy.runtime.source
+        A reload may put another store in the place of the one that is being written: then the
+        write belongs into that one.
+        """
+        while True:
+            source = self._proxy.runtime.source
+            try:
+                result = await change(self._writable(source))
+            except MappingError:
+                self._proxy.cache.expire(identifier)
+                raise
+            if source is self._proxy.runtime.source:
+                self._proxy.cache.invalidate(identifier)
+                return result
+
+    def _writable(self, source: IMappingSource) -> IWritableMappingSource:
         if not IWritableMappingSource.providedBy(source):
             raise ReadOnlyMapping("the mapping source takes no writes")
         return IWritableMappingSource(source)

@@ -31,9 +31,10 @@ from twisted.python.threadpool import ThreadPool
 
 from mailproxy.config import Config, load, warnings
 from mailproxy.config.bind import Bind
-from mailproxy.config.load import checkMapping, notServed
+from mailproxy.config.load import checkMapping, notServed, unmatched
 from mailproxy.config.model import SourceKind
 from mailproxy.config.storeurl import parseRedis
+from mailproxy.config.table import Table
 from mailproxy.control import LocalControl
 from mailproxy.demo import prepareTemporary
 from mailproxy.dial import DialReactor
@@ -97,7 +98,13 @@ def _fileSource(config: Config, maker: "SourceMaker") -> IMappingSource:
 
 def _checkOf(config: Config) -> Check:
     store = config.mapping.file
-    return lambda table: checkMapping(config, table, str(store.path if store else ""))
+
+    def check(table: Table) -> list[str]:
+        for text in unmatched(config, table):
+            log.warn("{text}", text=text)
+        return checkMapping(config, table, str(store.path if store else ""))
+
+    return check
 
 
 def _redisSource(config: Config, maker: "SourceMaker") -> IMappingSource:

@@ -399,3 +399,48 @@ class SessionTests(ControlCase):
         self.assertNoResult(held)
         self.successResultOf(self.control.delay("ann@example.org", 0))
         self.successResultOf(held)
+
+
+class OvertakenWriteTests(ControlCase):
+    """A write to a store that a reload replaces meanwhile."""
+
+    def reloaded(self, source: Any) -> None:
+        """Put another store in the place of the one that is used."""
+        self.proxy.adopt(self.proxy.makeRuntime(self.proxy.runtime.config, source))
+        self.proxy.cache.replaceSource(source)
+
+    def test_theNewStoreHasItToo(self) -> None:
+        """Answered is what the next login sees."""
+        old, new = SlowSource(), WritableSource()
+        self.use(old)
+        answer = self.control.setMapping("carol@example.org", "new")
+        self.reloaded(new)
+        self.assertNoResult(answer)
+        old.written.callback(None)
+        self.successResultOf(answer)
+        self.assertEqual(new.table["carol@example.org"], "new")
+        self.assertEqual(self.login("carol@example.org"), "new")
+
+    def test_theNewStoreMayBeReadOnly(self) -> None:
+        """Then the write has not been done."""
+        old = SlowSource()
+        self.use(old)
+        answer = self.control.setMapping("carol@example.org", "new")
+        self.reloaded(ReadOnlySource())
+        old.written.callback(None)
+        self.failure(answer, ReadOnlyMapping)
+
+
+class SlowSource(WritableSource):
+    """A table whose writes end when they are told to.
+
+    :ivar written: the end of a write.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written: Deferred[None] = Deferred()
+
+    def store(self, identifier: str, destination: str) -> Deferred[None]:
+        """Write it, some time."""
+        return self.written

@@ -2,7 +2,9 @@
 
 import json
 import re
+import sys
 from pathlib import Path
+from subprocess import run
 from textwrap import dedent
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -35,6 +37,17 @@ class DemonstrationTests(SynchronousTestCase):
             self.assertGreaterEqual(len(lines), 2)
             for line in lines:
                 self.assertIn(line, printed)
+
+
+class ReferenceTests(SynchronousTestCase):
+    """The page of all keys."""
+
+    def test_itSaysWhatTheModelSays(self) -> None:
+        """`python docs/reference.py > docs/reference.rst` writes it anew."""
+        made = run([sys.executable, PROJECT / "docs" / "reference.py"], capture_output=True)
+        self.assertEqual(made.returncode, 0, made.stderr)
+        page = PROJECT / "docs" / "reference.rst"
+        self.assertEqual(page.read_text(encoding="utf-8"), made.stdout.decode("utf-8"))
 
 
 class StorePagesTests(ConfigTestCase):

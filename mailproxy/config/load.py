@@ -11,7 +11,15 @@ from pydantic import SecretStr, ValidationError
 from mailproxy.config.certificates import checkDates, checkPair, readFile
 from mailproxy.config.checks import checkTables
 from mailproxy.config.draft import Draft, draft
-from mailproxy.config.model import Admin, Config, Destination, LogLevel, SourceKind, TLSMode
+from mailproxy.config.model import (
+    Admin,
+    Config,
+    Destination,
+    LogLevel,
+    Normalize,
+    SourceKind,
+    TLSMode,
+)
 from mailproxy.config.problems import describe, keyPath
 from mailproxy.config.table import Table, byLine, checkTable, readTable
 from mailproxy.config.values import CREDENTIAL_BEARING, NOT_SERVED, PROTOCOLS, shown
@@ -118,6 +126,31 @@ def checkMapping(config: Config, table: Table, name: str = "mapping file") -> li
     """
     served = frozenset(listener.protocol for listener in config.listener.values())
     return checkTable(table, _declaredProtocols(config.destination), _mapped(served), name)
+
+
+def unmatched(config: Config, table: Table) -> list[str]:
+    """Warn of a mapping table's entries that no login will ever find."""
+    lowercase = config.mapping.normalize is Normalize.LOWERCASE
+    separators = tuple(config.routing.master_user_separators)
+
+    def isReached(identifier: str) -> bool:
+        found = identifier.lower() if lowercase else identifier
+        return found == identifier and not any(map(identifier.__contains__, separators))
+
+    count = len(table.entries) - sum(map(isReached, table.entries))
+    if not count:
+        return []
+    entries = "1 entry is" if count == 1 else f"{count} entries are"
+    rules = "mapping.normalize and routing.master_user_separators"
+    return [f"mapping.file.path: {entries} never found: by {rules} no identifier is written so"]
+
+
+def unmatchedInFile(config: Config) -> list[str]:
+    """Warn of the mapping file as `unmatched` does; the file has been read and found sound."""
+    if config.mapping.kind is not SourceKind.FILE or config.mapping.file is None:
+        return []
+    table, _ = readTable(readFile(config.mapping.file.path))
+    return unmatched(config, table)
 
 
 def lacking(config: Config, destination: str) -> list[str]:

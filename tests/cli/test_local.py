@@ -2,6 +2,8 @@
 
 import io
 import json
+import re
+import tomllib
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -113,6 +115,15 @@ class CheckTests(CommandTestCase):
         self.assertTrue(err.startswith("warning: destination."), err)
         answer = json.loads(self.command("check", "--json", str(path))[1])
         self.assertEqual([f"warning: {one}" for one in answer["warnings"]], err.splitlines())
+
+    def test_entriesThatNobodyFinds(self) -> None:
+        """The mapping file is looked through for them."""
+        path = Path(self.sound())
+        text = re.sub("(?m)^normalize.*$", "", path.read_text())
+        path.write_text(text.replace("[mapping]", "[mapping]\nnormalize = 'lowercase'"))
+        mapping = path.parent / tomllib.loads(text)["mapping"]["file"]["path"]
+        mapping.write_text("Anna legacy\n")
+        self.assertIn("1 entry is never found", self.command("check", str(path))[2])
 
     def test_jsonCarriesTheProblems(self) -> None:
         """With --json the answer is one JSON object on standard output, and the status the same."""

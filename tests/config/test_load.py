@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from mailproxy.config.load import checkMapping, load, warnings
+from mailproxy.config.load import checkMapping, load, unmatched, warnings
 from mailproxy.config.model import Config, LogLevel
 from mailproxy.config.table import parseTable
 from mailproxy.errors import ConfigError
@@ -142,6 +142,24 @@ class CheckMappingTests(ConfigTestCase):
         self.assertEqual(checkMapping(config, parseTable(b"anna old\n")), [])
         problems = checkMapping(config, parseTable(b"anna odl\nben new\n"), "map")
         self.assertEqual([one.split(": ")[0] for one in problems], ["map:1", "map:2"])
+
+
+class UnmatchedTests(ConfigTestCase):
+    """Entries of a mapping table that no login will ever find."""
+
+    TABLE = parseTable(b"anna old\nBen old\ncarl%admin old\ndora old\n")
+
+    def test_whatIsNeverAskedFor(self) -> None:
+        """A master user's name is cut off; letters count only where all are made small."""
+        for normalize, count in (("lowercase", "2 entries are"), ("none", "1 entry is")):
+            mapping = f'source = "file"\nnormalize = "{normalize}"'
+            config = self.load(changed(('source = "file"', mapping)))
+            (warning,) = unmatched(config, self.TABLE)
+            self.assertTrue(warning.startswith(f"mapping.file.path: {count} never found"), warning)
+
+    def test_othersAreFound(self) -> None:
+        """Nothing is said of them."""
+        self.assertEqual(unmatched(self.load(MINIMAL), parseTable(b"anna old\nBen old\n")), [])
 
 
 class TokenTests(ConfigTestCase):
