@@ -50,11 +50,13 @@ class Snapshot:
     """What is the case right now.
 
     :ivar active: live sessions by protocol and destination (None: not routed yet).
+    :ivar turnedAway: listener -> connections closed for its `max_connections` so far.
     :ivar down: destination -> whether its circuit is open.
     :ivar certificateExpiry: certificate's name -> when it expires, in seconds since the epoch.
     """
 
     active: Mapping[tuple[str, str | None], int] = attrs.field(factory=dict)
+    turnedAway: Mapping[str, int] = attrs.field(factory=dict)
     cacheHits: int = 0
     cacheMisses: int = 0
     cacheEntries: int = 0
@@ -155,6 +157,14 @@ class _Present(Collector):
         for (protocol, destination), count in now.active.items():
             active.add_metric((protocol, destination or ""), count)
         yield active
+        turnedAway = CounterMetricFamily(
+            "mailproxy_connections_turned_away",
+            "Connections closed because their listener was full.",
+            labels=("listener",),
+        )
+        for listener, count in now.turnedAway.items():
+            turnedAway.add_metric((listener,), count)
+        yield turnedAway
         yield CounterMetricFamily(
             "mailproxy_cache_hits", "Lookups answered from memory.", value=now.cacheHits
         )

@@ -221,6 +221,7 @@ class Proxy(Service):
         expiries = self.runtime.certificates.expiries
         return Snapshot(
             active=self.registry.countBy(),
+            turnedAway={each.name: each.factory.turnedAway for each in self.listeners},
             cacheHits=self.cache.hits,
             cacheMisses=self.cache.misses,
             cacheEntries=self.cache.entries,

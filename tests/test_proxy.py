@@ -399,13 +399,16 @@ class CountTests(ProxyCase):
     """Counts for the metrics and the log."""
 
     def test_metricsShowWhatIs(self) -> None:
-        """Sessions, lookups, breakers and the certificates' ends."""
+        """Sessions, full listeners, lookups, breakers and the certificates' ends."""
         self.bridge()
+        self.proxy.listeners[0].factory.limit = 1
+        self.assertIsNone(self.proxy.listeners[0].factory.buildProtocol(None))
         self.proxy.health.admit("new").failed(Stage.CONNECT, "192.0.2.9")
         self.proxy.health.admit("new").failed(Stage.CONNECT, "192.0.2.9")
         text = self.proxy.metrics.render().decode()
         for line in (
             'mailproxy_active_sessions{destination="old",protocol="imap"} 1.0',
+            'mailproxy_connections_turned_away_total{listener="open"} 1.0',
             "mailproxy_cache_misses_total 1.0",
             "mailproxy_cache_entries 1.0",
             'mailproxy_destination_down{destination="new"} 1.0',
