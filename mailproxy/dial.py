@@ -7,7 +7,7 @@ protocol's words, nor whose session it is beyond its `Origin`.
 import os
 from collections.abc import Callable, Iterator, Mapping
 from itertools import cycle
-from typing import cast
+from typing import Any, Generic, TypeVar, cast
 
 import attrs
 from twisted.internet.address import IPv4Address, IPv6Address
@@ -27,11 +27,14 @@ from mailproxy import proxyheader
 from mailproxy.errors import BackendFailed, Stage
 from mailproxy.health import Attempt, Health
 from mailproxy.origin import Address, Origin
-from mailproxy.protocols.client import ClientSettings, ProxyClient, ProxyClientFactory
+from mailproxy.protocols.client import BackendLeg, ClientSettings, ProxyClientFactory
 from mailproxy.waiting import TimedOut, pause, within
 
 RETRY_PAUSE = 0.2
 """Seconds between two attempts."""
+
+
+C = TypeVar("C", bound=BackendLeg)
 
 
 class DialReactor(IReactorTCP, IReactorTime, IReactorPluggableNameResolver):
@@ -68,10 +71,13 @@ class Target:
 
 
 @attrs.frozen
-class Backend:
-    """A backend that waits for the login, and the attempt whose verdict is still owed."""
+class Backend(Generic[C]):
+    """A backend that waits for the login, and the attempt whose verdict is still owed.
 
-    client: ProxyClient
+    :ivar client: of the kind that the target's factory makes.
+    """
+
+    client: C
     attempt: Attempt
 
 
@@ -129,7 +135,7 @@ class Dialer:
         self._timeout, self._retries = timeout, retries
         self._resolving: dict[str, _Resolution] = {}
 
-    async def open(self, target: Target, origin: Origin) -> Backend:
+    async def open(self, target: Target, origin: Origin) -> Backend[Any]:
         """Connect to a backend and bring it to where the login is next.
 
         :raises BackendFailed: when that fails, with the stage of the last attempt.
@@ -151,7 +157,7 @@ class Dialer:
             raise
         return Backend(client, attempt)
 
-    async def _persist(self, target: Target, origin: Origin) -> ProxyClient:
+    async def _persist(self, target: Target, origin: Origin) -> BackendLeg:
         """Try again while that may help."""
         attempt = 0
         while True:
@@ -163,7 +169,7 @@ class Dialer:
             attempt += 1
             await pause(self._reactor, RETRY_PAUSE)
 
-    async def _prepare(self, target: Target, origin: Origin, attempt: int) -> ProxyClient:
+    async def _prepare(self, target: Target, origin: Origin, attempt: int) -> BackendLeg:
         """Make one attempt, up to the login."""
         client = await self._connect(target, attempt)
         try:
@@ -177,7 +183,7 @@ class Dialer:
             raise
         return client
 
-    async def _connect(self, target: Target, attempt: int) -> ProxyClient:
+    async def _connect(self, target: Target, attempt: int) -> BackendLeg:
         """Connect to the first of the host's addresses that answers.
 
         A further attempt begins with another address: the last one has answered and was no use.
@@ -200,7 +206,7 @@ class Dialer:
                 failure = BackendFailed(Stage.CONNECT, f"{host}: {reason}", retry=True)
         raise failure
 
-    def _call(self, target: Target, host: str, timeout: float) -> Deferred[ProxyClient]:
+    def _call(self, target: Target, host: str, timeout: float) -> Deferred[BackendLeg]:
         factory = target.factory(self._reactor)
         source = target.sources.get(6 if ":" in host else 4)
         bind = None if source is None else (next(source), 0)

@@ -16,8 +16,8 @@ from mailproxy.config.values import Network, ProxyProtocol, TLSMode
 from mailproxy.errors import ProtocolError
 from mailproxy.origin import Address, Origin, sessionID
 from mailproxy.protocols.base import ServerSettings
-from mailproxy.protocols.server import ProxyServer, ProxyServerFactory
-from mailproxy.session import Ingress, Resources, Session
+from mailproxy.protocols.server import ClientLeg, ProxyServerFactory
+from mailproxy.session import Ingress, Resources, Session, SessionKind
 from mailproxy.stream import Creator
 from mailproxy.waiting import TimedOut, within
 
@@ -38,7 +38,7 @@ class ListenerRuntime:
     resources: Resources
     implicit: Creator | None
     ttl: int
-    session: type[Session] = Session
+    session: SessionKind = Session
 
 
 class Listener:
@@ -63,10 +63,12 @@ class Listener:
     def adopt(self, config: ListenerConfig) -> None:
         """Let this hold for clients that come in from now on; the sockets stay."""
         self.config = config
-        self._ingress = Ingress(self.name, config.protocol, config.preauth_timeout)
+        self._ingress = Ingress(
+            self.name, config.protocol, config.preauth_timeout, lambda: self._runtime().resources
+        )
         self.factory.limit = config.max_connections
 
-    def _accepted(self, server: ProxyServer) -> None:
+    def _accepted(self, server: ClientLeg) -> None:
         runtime = self._runtime()
         server.settings = runtime.settings
         server.origin = Origin(
@@ -78,14 +80,14 @@ class Listener:
         session = runtime.session(server, self._ingress, runtime.resources)
         session.start(self._introduce(server, runtime))
 
-    async def _introduce(self, server: ProxyServer, runtime: ListenerRuntime) -> None:
+    async def _introduce(self, server: ClientLeg, runtime: ListenerRuntime) -> None:
         """Learn who the client is, then secure its leg."""
         await self._readHeader(server)
         if runtime.implicit is not None:
             await server.startTLS(runtime.implicit, server.takeUnread())
             server.origin = attrs.evolve(server.origin, secure=True)
 
-    async def _readHeader(self, server: ProxyServer) -> None:
+    async def _readHeader(self, server: ClientLeg) -> None:
         """Read a PROXY header where one may come and is believed."""
         mode = self.config.proxy_protocol
         trusted = server.settings.trusts(server.origin.client)
@@ -97,7 +99,7 @@ class Listener:
         if header is not None:
             server.origin = _relayed(server.origin, header)
 
-    async def _header(self, server: ProxyServer, *, optional: bool) -> proxyheader.Header | None:
+    async def _header(self, server: ClientLeg, *, optional: bool) -> proxyheader.Header | None:
         """Read the header; None, with every byte given back, when an optional one does not come."""
         data = b""
         if optional and self._speaksFirst:
@@ -132,7 +134,7 @@ def _relayed(origin: Origin, header: proxyheader.Header) -> Origin:
     return origin
 
 
-async def _firstByte(server: ProxyServer) -> bytes:
+async def _firstByte(server: ClientLeg) -> bytes:
     return await server.readExactly(1)
 
 

@@ -46,7 +46,7 @@ class Passage(Session):
             self.server.send(backend.client.opening)
         return backend.client
 
-    async def _catchUp(self, backend: Backend, first: bytes) -> None:
+    async def _catchUp(self, backend: Backend[ProxyClient], first: bytes) -> None:
         """Bring a backend to where the client is already."""
         clock, patience = self.resources.clock, self.ingress.patience
         try:

@@ -33,7 +33,7 @@ from mailproxy.protocols.client import ClientSettings, ProxyClientFactory
 from mailproxy.protocols.server import ProxyServerFactory
 from mailproxy.registry import Registry
 from mailproxy.routing import Router
-from mailproxy.session import Resources, Session
+from mailproxy.session import Resources, Session, SessionKind
 from mailproxy.sockets import isLocal
 from mailproxy.tls import BackendOptions, BackendTLS, ServerTLS
 from mailproxy.waiting import pause
@@ -54,7 +54,7 @@ class ProtocolClasses:
 
     server: type[ProxyServerFactory]
     client: type[ProxyClientFactory]
-    session: type[Session] = Session
+    session: SessionKind = Session
 
 
 @attrs.frozen

@@ -4,8 +4,9 @@ Knows the order of things and what each failure means to the client; must not kn
 words, how a backend is reached or how bytes are bridged.
 """
 
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
+from typing import Protocol as Structural
 
 import attrs
 from twisted.internet.defer import CancelledError, Deferred
@@ -66,11 +67,24 @@ class Ingress:
     """Where a session came in.
 
     :ivar patience: seconds from accept to a complete login.
+    :ivar now: gives what holds by now, where that counts for a connection that has begun before.
     """
 
     listener: str
     protocol: str
     patience: float
+    now: Callable[[], Resources] = attrs.field(eq=False, repr=False)
+
+
+class Story(Structural):
+    """What a connection that was let in becomes."""
+
+    def start(self, introduction: Coroutine[Any, Any, None]) -> Deferred[None]:
+        """Begin; fires when all is over."""
+
+
+SessionKind = Callable[[Any, Ingress, Resources], Story]
+"""Makes it of the client's leg, which is of the kind that the protocol's factory makes."""
 
 
 @implementer(ISession)
@@ -90,7 +104,7 @@ class Session:
         self.since = resources.clock.seconds()
         self.identifier: str | None = None
         self.destination: str | None = None
-        self._backend: Backend | None = None
+        self._backend: Backend[ProxyClient] | None = None
         self._bridge: Bridge | None = None
         self._task: Deferred[None] | None = None
         self._interruption: Outcome | None = None
@@ -259,10 +273,11 @@ class Session:
         backend.attempt.succeeded()
         return backend.client, result
 
-    async def dial(self, target: Target) -> Backend:
+    async def dial(self, target: Target) -> Backend[ProxyClient]:
         """Bring a backend to where the login is next, and note how long that took."""
         resources, began = self.resources, self.resources.clock.seconds()
-        backend = self._backend = await resources.dialer.open(target, self.server.origin)
+        backend: Backend[ProxyClient] = await resources.dialer.open(target, self.server.origin)
+        self._backend = backend
         resources.metrics.backendReady(target.destination, resources.clock.seconds() - began)
         return backend
 

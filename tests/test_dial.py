@@ -69,11 +69,11 @@ class DialCase(SynchronousTestCase):
         origin: Origin = ORIGIN,
         dialer: Dialer | None = None,
         **changes: Any,
-    ) -> "Deferred[Backend]":
+    ) -> "Deferred[Backend[Any]]":
         """Begin to open a backend."""
         dialer = dialer or self.dialer(retries)
         target = attrs.evolve(TARGET, **changes)
-        opened: Deferred[Backend] = Deferred.fromCoroutine(dialer.open(target, origin))
+        opened: Deferred[Backend[Any]] = Deferred.fromCoroutine(dialer.open(target, origin))
         self.network.pump()
         return opened
 
@@ -91,7 +91,7 @@ class DialCase(SynchronousTestCase):
         """Whom we have called, in order."""
         return [call.host for call in self.network.dialled]
 
-    def assertFailed(self, opened: "Deferred[Backend]", stage: Stage) -> BackendFailed:
+    def assertFailed(self, opened: "Deferred[Backend[Any]]", stage: Stage) -> BackendFailed:
         """It failed at this stage, and left nothing: no call, connection or timer."""
         error = self.failureResultOf(opened, BackendFailed).value
         assert isinstance(error, BackendFailed)
@@ -436,7 +436,7 @@ class GuardTests(DialCase):
 class CancelTests(DialCase):
     """Clients that leave while we dial."""
 
-    def assertGivenUp(self, opened: "Deferred[Backend]") -> None:
+    def assertGivenUp(self, opened: "Deferred[Backend[Any]]") -> None:
         """Cancelled, nothing left, no verdict, and the next probe is admitted."""
         opened.cancel()
         self.failureResultOf(opened, CancelledError)
@@ -444,7 +444,7 @@ class CancelTests(DialCase):
         self.assertNothingLeft()
         self.health.admit("old").abandoned()
 
-    def probe(self, **changes: Any) -> "Deferred[Backend]":
+    def probe(self, **changes: Any) -> "Deferred[Backend[Any]]":
         """Begin to open a destination that is down and due for its probe."""
         self.setUp()
         self.health.admit("old").failed(Stage.CONNECT, "192.0.2.9")

@@ -11,7 +11,7 @@ from mailproxy import proxyheader
 from mailproxy.config.model import Listener as ListenerConfig
 from mailproxy.listener import HEADER_PATIENCE, trust
 from mailproxy.origin import Address
-from mailproxy.protocols.server import ProxyServer
+from mailproxy.protocols.server import ClientLeg
 from tests.stage import Client, Scene, StageCase, Watched, clientAddress
 from tests.stage import Stage as Theatre
 from tests.support import Segments, clientTLS, serverTLS
@@ -26,7 +26,7 @@ GREETING = b"* OK [CAPABILITY "
 BAD = b"BAD Unknown or malformed command.\r\n"
 
 
-def theServer(stage: Theatre) -> ProxyServer:
+def theServer(stage: Theatre) -> ClientLeg:
     """The server side of the only connection."""
     (server,) = stage.listener.factory.connections
     return server

@@ -39,7 +39,47 @@ class ClientSettings:
     introduces: bool
 
 
-class ProxyClient(Stream):
+class BackendLeg(Stream):
+    """A connection to a backend, whatever is spoken on it.
+
+    :ivar origin: for whom it was made.
+    """
+
+    settings: ClientSettings
+    origin: Origin
+
+    @abstractmethod
+    async def prepare(self) -> None:
+        """Bring the backend to where a login is next.
+
+        :raises BackendFailed: when it cannot be used; another attempt may help.
+        """
+
+    async def secureAtOnce(self) -> None:
+        """Start TLS where it comes before any word."""
+        if self.settings.context is not None and not self.settings.startTLS:
+            await self.secureBy(self.settings.context)
+
+    async def secureBy(self, context: BackendTLS) -> None:
+        """Start TLS; a handshake that fails is told with its reason."""
+        try:
+            await self.startTLS(context)
+        except PeerGone as gone:
+            detail = describe(gone.__cause__ or gone)
+            raise BackendFailed(Stage.TLS, detail, retry=True) from gone
+
+    def remember(self) -> None:
+        """Keep the TLS session: once the backend has said something, its tickets are here."""
+        if self.settings.context is not None:
+            self.settings.context.remember(self.transport)
+
+    def assertPrivate(self) -> None:
+        """No secret is written to a leg that may be listened to."""
+        if not (self.secure or self.settings.cleartext):
+            raise BackendFailed(Stage.PREPARE, "the leg is not private")
+
+
+class ProxyClient(BackendLeg):
     """Our side of the conversation with a backend: as the client that it will believe us to be.
 
     A protocol gives the words: each method that is abstract here.
@@ -47,8 +87,6 @@ class ProxyClient(Stream):
     :ivar opening: what the backend has said that is meant for a client without a dialogue.
     """
 
-    settings: ClientSettings
-    origin: Origin
     opening = b""
 
     # A protocol's words
@@ -96,10 +134,7 @@ class ProxyClient(Stream):
     # The order of things
 
     async def prepare(self) -> None:
-        """Bring the backend to where a login is next.
-
-        :raises BackendFailed: when it cannot be used; another attempt may help.
-        """
+        """Go through greeting, STARTTLS, capabilities and introduction."""
         await self.secureAtOnce()
         settings = self.settings
         await self._step(Stage.GREETING, self.readGreeting())
@@ -108,8 +143,8 @@ class ProxyClient(Stream):
             if self.unread:
                 # Whoever put them there wants them to be taken for the backend's own words.
                 raise BackendFailed(Stage.PREPARE, "bytes before the TLS handshake")
-            await self._secure(settings.context)
-        self._assertPrivate()
+            await self.secureBy(settings.context)
+        self.assertPrivate()
         await self._step(Stage.PREPARE, self.makeReady())
 
     async def makeReady(self) -> None:
@@ -117,19 +152,6 @@ class ProxyClient(Stream):
         await self.readCapabilities()
         await self.introduce()
         await self.readCapabilities()
-
-    async def secureAtOnce(self) -> None:
-        """Start TLS where it comes before any word."""
-        if self.settings.context is not None and not self.settings.startTLS:
-            await self._secure(self.settings.context)
-
-    async def _secure(self, context: BackendTLS) -> None:
-        """Start TLS; a handshake that fails is told with its reason."""
-        try:
-            await self.startTLS(context)
-        except PeerGone as gone:
-            detail = describe(gone.__cause__ or gone)
-            raise BackendFailed(Stage.TLS, detail, retry=True) from gone
 
     async def catchUp(self, first: bytes) -> None:
         """Bring the backend to where a client is that we have answered before dialling.
@@ -144,18 +166,13 @@ class ProxyClient(Stream):
         :param challenge: asks the client what the backend asks us.
         :raises BackendFailed: when the backend does not answer it; never to be tried again.
         """
-        self._assertPrivate()
+        self.assertPrivate()
         try:
             result = await self._replay(credentials, challenge)
         except (PeerGone, ProtocolError) as error:
             raise BackendFailed(Stage.LOGIN, str(error)) from error
         self.remember()
         return result
-
-    def remember(self) -> None:
-        """Keep the TLS session: once the backend has said something, its tickets are here."""
-        if self.settings.context is not None:
-            self.settings.context.remember(self.transport)
 
     async def _replay(self, credentials: Credentials, challenge: Challenge) -> AuthResult:
         """Choose a way that the backend offers: the client's own comes first."""
@@ -186,11 +203,6 @@ class ProxyClient(Stream):
             self.sendAnswer(b"*" if answer is None else b64encode(answer))
         return step
 
-    def _assertPrivate(self) -> None:
-        """No secret is written to a leg that may be listened to."""
-        if not (self.secure or self.settings.cleartext):
-            raise BackendFailed(Stage.PREPARE, "the leg is not private")
-
     async def _step(self, stage: Stage, work: Coroutine[Any, Any, None]) -> None:
         """Translate what goes wrong before the login."""
         try:
@@ -208,24 +220,24 @@ class ProxyClientFactory(ClientFactory):
     """
 
     noisy = False
-    conversation: ClassVar[type[ProxyClient]]
+    conversation: ClassVar[type[BackendLeg]]
     _connector: IConnector | None = None
 
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
         self._over = False
-        self.connected: Deferred[ProxyClient] = Deferred(self._giveUp)
+        self.connected: Deferred[BackendLeg] = Deferred(self._giveUp)
 
     def startedConnecting(self, connector: IConnector) -> None:
         """Know what to stop."""
         self._connector = connector
 
-    def _giveUp(self, _: Deferred[ProxyClient]) -> None:
+    def _giveUp(self, _: Deferred[BackendLeg]) -> None:
         self._over = True
         if self._connector is not None:
             self._connector.disconnect()
 
-    def buildProtocol(self, addr: IAddress | None) -> ProxyClient:
+    def buildProtocol(self, addr: IAddress | None) -> BackendLeg:
         """Make the conversation; it is handed over once its transport is there."""
         client = self.conversation(self._clock)
         client.whenMade = lambda: self.connected.callback(client)

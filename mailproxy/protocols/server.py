@@ -43,21 +43,19 @@ Verb = Callable[[S, Command], Awaitable[Login | None]]
 """Serves one command; a `Login` ends the dialogue."""
 
 
-class ProxyServer(Stream):
-    """Our side of the conversation with a client, until it has logged in.
+class ClientLeg(Stream):
+    """A connection with a client, whatever is spoken on it.
 
-    A protocol gives `verbs` and the words: each method that is abstract here.
+    :ivar settings: what holds for clients of its listener.
+    :ivar origin: who the client is.
     """
 
-    verbs: ClassVar[Mapping[bytes, Verb[Any]]]
     settings: ServerSettings
     origin: Origin
-    _arrival: Origin  # what was known before the client spoke
 
     def __init__(self, clock: IReactorTime, house: "ProxyServerFactory | None" = None) -> None:
         super().__init__(clock)
         self._house = house
-        self.failures = self.mistakes = 0
 
     def connectionMade(self) -> None:
         """Report to the factory that lets us in."""
@@ -70,6 +68,29 @@ class ProxyServer(Stream):
         if self._house is not None:
             self._house.closed(self)
         super().connectionLost(reason)
+
+    @property
+    def trusting(self) -> bool:
+        """Whether the peer may speak for its client.
+
+        Trust goes by the address that we believe so far: a client behind a trusted peer's PROXY
+        header is no trusted peer, least of all one whom that header does not name.
+        """
+        return not self.origin.nameless and self.settings.trusts(self.origin.client)
+
+
+class ProxyServer(ClientLeg):
+    """Our side of the conversation with a client, until it has logged in.
+
+    A protocol gives `verbs` and the words: each method that is abstract here.
+    """
+
+    verbs: ClassVar[Mapping[bytes, Verb[Any]]]
+    _arrival: Origin  # what was known before the client spoke
+
+    def __init__(self, clock: IReactorTime, house: "ProxyServerFactory | None" = None) -> None:
+        super().__init__(clock, house)
+        self.failures = self.mistakes = 0
 
     # A protocol's words
 
@@ -122,15 +143,6 @@ class ProxyServer(Stream):
     def offersTLS(self) -> bool:
         """Whether the client may still upgrade to TLS."""
         return self.settings.context is not None and not self.secure
-
-    @property
-    def trusting(self) -> bool:
-        """Whether the peer may speak for its client.
-
-        Trust goes by the address that we believe so far: a client behind a trusted peer's PROXY
-        header is no trusted peer, least of all one whom that header does not name.
-        """
-        return not self.origin.nameless and self.settings.trusts(self.origin.client)
 
     @property
     def takesPasswords(self) -> bool:
@@ -335,13 +347,13 @@ class ProxyServerFactory(Factory):
     """
 
     noisy = False
-    conversation: ClassVar[type[ProxyServer]]
+    conversation: ClassVar[type[ClientLeg]]
 
     def __init__(
-        self, clock: IReactorTime, limit: int, accepted: Callable[[ProxyServer], None]
+        self, clock: IReactorTime, limit: int, accepted: Callable[[ClientLeg], None]
     ) -> None:
         self._clock, self.limit, self._accepted = clock, limit, accepted
-        self.connections: set[ProxyServer] = set()
+        self.connections: set[ClientLeg] = set()
         self.turnedAway = 0
 
     @classmethod
@@ -349,18 +361,18 @@ class ProxyServerFactory(Factory):
     def advertised(cls, capabilities: Capabilities) -> Advertised:
         """Read the protocol's own table of the configuration."""
 
-    def buildProtocol(self, addr: IAddress | None) -> ProxyServer | None:
+    def buildProtocol(self, addr: IAddress | None) -> ClientLeg | None:
         """Let a connection in, or close it."""
         if len(self.connections) >= self.limit:
             self.turnedAway += 1
             return None
         return self.conversation(self._clock, self)
 
-    def opened(self, server: ProxyServer) -> None:
+    def opened(self, server: ClientLeg) -> None:
         """Hear from a connection that it is there."""
         self.connections.add(server)
         self._accepted(server)
 
-    def closed(self, server: ProxyServer) -> None:
+    def closed(self, server: ClientLeg) -> None:
         """Hear from a connection that it is gone."""
         self.connections.discard(server)

@@ -18,7 +18,13 @@ from mailproxy.protocols.base import (
     ServerSettings,
     Verdict,
 )
-from mailproxy.protocols.server import MAX_MISTAKES, ProxyServer, ProxyServerFactory, Verb
+from mailproxy.protocols.server import (
+    MAX_MISTAKES,
+    ClientLeg,
+    ProxyServer,
+    ProxyServerFactory,
+    Verb,
+)
 from mailproxy.sasl import Mechanism
 from mailproxy.stream import MAX_LINE
 from tests.protocols.talk import ORIGIN, Talk, plain, serverSettings, startTLS, trustOnly
@@ -516,7 +522,7 @@ class FactoryTests(SynchronousTestCase):
 
     def test_limit(self) -> None:
         """A connection over the limit is closed at once and counted; one that ends makes room."""
-        network, accepted = Network(), list[ProxyServer]()
+        network, accepted = Network(), list[ClientLeg]()
         factory = WordServerFactory(network, 1, accepted.append)
         first, client = factory.buildProtocol(None), Peer()
         assert first is not None
