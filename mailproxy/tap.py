@@ -1,6 +1,7 @@
 """`twistd mailproxy`: reads the configuration, builds the objects and joins them.
 
-The only place that picks classes by name, and (with `cli`) the only one that names the reactor.
+With `served` and `sources` the only place that picks classes by name, and with `worker` and `cli`
+the only one that names the reactor.
 """
 
 import os
@@ -10,176 +11,40 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import FrameType
-from typing import Any, TypeAlias, TypeVar, cast
+from typing import Any, TypeAlias, cast
 
-import attrs
 from twisted.application.service import IService, MultiService
 from twisted.internet import reactor as globalReactor
-from twisted.internet.defer import Deferred, maybeDeferred, succeed
-from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
-from twisted.internet.interfaces import (
-    IProtocolFactory,
-    IReactorFromThreads,
-    IStreamClientEndpoint,
-)
-from twisted.internet.threads import deferToThreadPool
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IProtocolFactory
 from twisted.logger import ILogObserver
 from twisted.python import usage
 from twisted.python.components import Componentized
 from twisted.python.failure import Failure
-from twisted.python.threadpool import ThreadPool
 
 from mailproxy.config import Config, load, warnings
 from mailproxy.config.bind import Bind
-from mailproxy.config.load import checkMapping, notServed, unmatched
-from mailproxy.config.model import SourceKind
-from mailproxy.config.storeurl import parseRedis
-from mailproxy.config.table import Table
+from mailproxy.config.load import notServed
 from mailproxy.control import LocalControl
 from mailproxy.demo import prepareTemporary
-from mailproxy.dial import DialReactor
 from mailproxy.errors import ConfigError
 from mailproxy.logformat import jsonObserver
 from mailproxy.logs import Logger, setLevel
 from mailproxy.management import Guard, ManagementAPI, makeFactory
-from mailproxy.mapping.drivers import makeDriver
-from mailproxy.mapping.file import Check, FileSource, InThread
-from mailproxy.mapping.interfaces import IMappingSource
-from mailproxy.mapping.plugins import makePluginSource
-from mailproxy.mapping.redis import RedisSettings, RedisSource
-from mailproxy.mapping.sql import SQLSource, Statements
 from mailproxy.notify import VARIABLE as NOTIFY_VARIABLE
 from mailproxy.notify import Notifier
-from mailproxy.passage import Passage
-from mailproxy.protocols.imap import IMAPClientFactory, IMAPServerFactory
-from mailproxy.protocols.managesieve import ManageSieveClientFactory, ManageSieveServerFactory
-from mailproxy.protocols.passthrough import (
-    LMTPClientFactory,
-    PassThroughServerFactory,
-    SMTPClientFactory,
-)
-from mailproxy.protocols.pop3 import POP3ClientFactory, POP3ServerFactory
-from mailproxy.protocols.submission import SubmissionClientFactory, SubmissionServerFactory
-from mailproxy.proxy import ProtocolClasses, Proxy
+from mailproxy.proxy import Proxy
 from mailproxy.reload import Reloader
-from mailproxy.sockets import ListeningSocket, SocketReactor, bindSockets
-from mailproxy.tls import BackendOptions, BackendTLS
-from mailproxy.tls.failures import describe
+from mailproxy.served import PROTOCOLS
+from mailproxy.sockets import ListeningSocket, bindSockets
+from mailproxy.sources import ProxyReactor, SourceMaker, makeThread
 
 log = Logger()
-T = TypeVar("T")
 
 Reload: TypeAlias = Callable[[], Deferred[list[str]]]
 """Takes the configuration file as it is now into use; tells which keys need a restart."""
 
 CONFIG_VARIABLE = "PROXY_CONFIG"
-
-PROTOCOLS: Mapping[str, ProtocolClasses] = {
-    "imap": ProtocolClasses(IMAPServerFactory, IMAPClientFactory),
-    "pop3": ProtocolClasses(POP3ServerFactory, POP3ClientFactory),
-    "submission": ProtocolClasses(SubmissionServerFactory, SubmissionClientFactory),
-    "managesieve": ProtocolClasses(ManageSieveServerFactory, ManageSieveClientFactory),
-    "smtp": ProtocolClasses(PassThroughServerFactory, SMTPClientFactory, Passage),
-    "lmtp": ProtocolClasses(PassThroughServerFactory, LMTPClientFactory, Passage),
-}
-
-
-class ProxyReactor(DialReactor, SocketReactor, IReactorFromThreads):
-    """What the whole proxy needs of a reactor."""
-
-
-def _fileSource(config: Config, maker: "SourceMaker") -> IMappingSource:
-    store = config.mapping.file
-    assert store is not None, "loading has seen to it"
-    source = FileSource(store.path, maker.inThread, _checkOf(config))
-    source.load()
-    return source
-
-
-def _checkOf(config: Config) -> Check:
-    store = config.mapping.file
-
-    def check(table: Table) -> list[str]:
-        for text in unmatched(config, table):
-            log.warn("{text}", text=text)
-        return checkMapping(config, table, str(store.path if store else ""))
-
-    return check
-
-
-def _redisSource(config: Config, maker: "SourceMaker") -> IMappingSource:
-    store = config.mapping.redis
-    assert store is not None, "loading has seen to it"
-    place = parseRedis(store.url.get_secret_value())
-    endpoint: IStreamClientEndpoint = HostnameEndpoint(maker.reactor, place.host, place.port)
-    if place.tls:
-        options = BackendOptions(serverName=place.host, protocols=config.tls.protocols)
-        endpoint = wrapClientTLS(BackendTLS(options), endpoint)
-    settings = RedisSettings(place, store.key_prefix, store.pool_size, _patience(config))
-    return RedisSource(endpoint, maker.reactor, settings, describe)
-
-
-def _sqlSource(config: Config, maker: "SourceMaker") -> IMappingSource:
-    store = config.mapping.sql
-    assert store is not None, "loading has seen to it"
-    driver = makeDriver(store.url.get_secret_value(), _patience(config))
-    statements = Statements(store.query, store.upsert_query, store.delete_query)
-    return SQLSource(driver, statements, maker.reactor, store.pool_size, _patience(config))
-
-
-def _pluginSource(config: Config, maker: "SourceMaker") -> IMappingSource:
-    mapping = config.mapping
-    return makePluginSource(mapping.pluginName, mapping.plugin or {}, maker.reactor)
-
-
-def _patience(config: Config) -> float:
-    """Seconds for the store; those for a lookup hold for writes too."""
-    return config.mapping.lookup_timeout
-
-
-def _makeThread(reactor: ProxyReactor) -> InThread:
-    """Make a thread for files alone: the reactor's own may all wait for name servers."""
-    pool = ThreadPool(minthreads=0, maxthreads=1, name="files")
-
-    def inThread(function: Callable[[], T]) -> Deferred[T]:
-        if not pool.started:
-            pool.start()
-            reactor.addSystemEventTrigger("after", "shutdown", pool.stop)
-        return deferToThreadPool(reactor, pool, function)
-
-    return inThread
-
-
-SOURCES: Mapping[SourceKind, Callable[[Config, "SourceMaker"], IMappingSource]] = {
-    SourceKind.FILE: _fileSource,
-    SourceKind.REDIS: _redisSource,
-    SourceKind.SQL: _sqlSource,
-    SourceKind.PLUGIN: _pluginSource,
-}
-
-
-@attrs.frozen
-class SourceMaker:
-    """Makes mapping sources by the table above."""
-
-    reactor: ProxyReactor
-    inThread: InThread
-
-    def make(self, config: Config) -> IMappingSource:
-        """Make the source that a configuration asks for; blocks for a large file."""
-        return SOURCES[config.mapping.kind](config, self)
-
-    def remake(self, config: Config) -> Deferred[IMappingSource]:
-        """Make it while the reactor runs: a file's in a thread, others may use the reactor."""
-        if config.mapping.kind is SourceKind.FILE:
-            return self.inThread(lambda: self.make(config))
-        return maybeDeferred(self.make, config)
-
-    def revise(self, source: IMappingSource, config: Config) -> Deferred[bool]:
-        """Let a source that holds a copy read it again, by the rules of the new configuration."""
-        if isinstance(source, FileSource):
-            return source.revise(_checkOf(config))
-        return succeed(False)
 
 
 class Options(usage.Options):
@@ -269,7 +134,7 @@ def _makeProxy(reactor: ProxyReactor, path: str) -> Whole:
 
     config = read()
     setLevel(config.server.log_level)
-    inThread = _makeThread(reactor)
+    inThread = makeThread(reactor)
     sources = SourceMaker(reactor, inThread)
     proxy = Proxy(reactor, PROTOCOLS, config, sources.make(config))
     reloader = Reloader(proxy, read, sources, inThread)

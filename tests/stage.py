@@ -28,9 +28,9 @@ from mailproxy.protocols.client import ClientSettings
 from mailproxy.registry import Registry
 from mailproxy.routing import Router
 from mailproxy.sasl import Mechanism
+from mailproxy.served import PROTOCOLS
 from mailproxy.session import Resources
 from mailproxy.stream import Creator
-from mailproxy.tap import PROTOCOLS
 from tests.dialling import Backend, Dialling
 from tests.support import MemoryConnection, Peer, Segments, addresses
 

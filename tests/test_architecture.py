@@ -52,6 +52,8 @@ FLOORS = {
     "management": 5,
     "management.*": 5,
     "workers": 5,
+    "served": 5,
+    "sources": 5,
     "tap": 6,
     "cli": 6,
     "cli.*": 6,

@@ -12,7 +12,7 @@ from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent, global
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 from zope.interface.verify import verifyObject
 
-from mailproxy import tap
+from mailproxy import served
 from mailproxy.config.model import Config
 from mailproxy.dial import DialReactor, Target
 from mailproxy.errors import MappingError, Stage
@@ -346,7 +346,7 @@ class PassThroughTests(ConfigTestCase):
     def test_eachProtocolHasItsSession(self) -> None:
         """Pass-through goes to its own destination, by our name, and needs no TLS for it."""
         source, reactor = MemorySource(), cast(DialReactor, Dialling())
-        proxy = Proxy(reactor, tap.PROTOCOLS, self.load(self.TEXT), source)
+        proxy = Proxy(reactor, served.PROTOCOLS, self.load(self.TEXT), source)
         mx, post = (proxy.runtime.listeners[name] for name in ("mx", "post"))
         self.assertIs(mx.session, Passage)
         self.assertIs(post.session, Session)

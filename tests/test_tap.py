@@ -17,7 +17,6 @@ from twisted.application.service import (
     MultiService,
     Service,
 )
-from twisted.internet.defer import maybeDeferred
 from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import (
     FileLogObserver,
@@ -32,21 +31,13 @@ from twisted.python.reflect import namedAny
 from zope.interface.verify import verifyObject
 
 from mailproxy import tap
-from mailproxy.config.model import SourceKind
-from mailproxy.config.values import NOT_SERVED, PROTOCOLS
 from mailproxy.demo import DemoSetup
-from mailproxy.errors import ConfigError
 from mailproxy.logs import Logger
 from mailproxy.mapping import drivers
-from mailproxy.mapping.file import FileSource
-from mailproxy.mapping.interfaces import IMappingSource
-from mailproxy.mapping.redis import RedisSource
-from mailproxy.mapping.sql import SQLSource
 from mailproxy.protocols.imap import IMAPServerFactory
-from mailproxy.tap import CONFIG_VARIABLE, Options, ProxyReactor, SourceMaker, makeService
+from mailproxy.tap import CONFIG_VARIABLE, Options, makeService
 from tests.config.support import MINIMAL, TOKEN, ConfigTestCase, changed
 from tests.mapping.test_file import atOnce
-from tests.stage import MemorySource
 
 ENDPOINT = changed(('"127.0.0.1:993"', '"tcp:10993:interface=127.0.0.1", "tcp:10994"'))
 """Endpoint strings are bound when the service starts: by a reactor in memory, then, to nothing."""
@@ -199,52 +190,11 @@ class RefusalTests(TapCase):
         """It may be written down, and the start names it."""
         self.assertEqual(self.refused(WITH_HTTP), [NO_HTTP])
 
-    def test_everyOtherProtocolHasItsClasses(self) -> None:
-        """And every kind of store its source."""
-        self.assertEqual(set(tap.PROTOCOLS) | NOT_SERVED, set(PROTOCOLS))
-        self.assertEqual(set(tap.SOURCES), set(SourceKind))
-
     def test_badMappingFile(self) -> None:
         """A mapping to nowhere is named with file and line."""
         self.write("accounts", b"anna old\nben nowhere\n")
         (line,) = self.refused(ENDPOINT)
         self.assertIn("accounts:2", line)
-
-
-class SourceTests(TapCase):
-    """Each kind of source is built of its table."""
-
-    def source(self, kind: str, tables: str = "") -> IMappingSource:
-        """What a configuration leads to."""
-        text = changed(('source = "file"\n', f'source = "{kind}"\n{tables}\n'))
-        config = self.load(text)
-        maker = SourceMaker(cast(ProxyReactor, self.reactor), maybeDeferred)
-        return maker.make(config)
-
-    def test_file(self) -> None:
-        """It is read at once."""
-        source = self.source("file")
-        self.assertIsInstance(source, FileSource)
-        self.assertEqual(self.successResultOf(source.lookup("anna")), "old")
-
-    def test_redis(self) -> None:
-        """Nothing is opened before the service starts; then it is a whole pool."""
-        for scheme in ("redis", "rediss"):
-            del self.reactor.tcpClients[:]
-            source = self.source(
-                "redis", f'redis.url = "{scheme}://:p@localhost:7000/1"\nredis.pool_size = 3'
-            )
-            self.assertIsInstance(source, RedisSource)
-            self.assertEqual(self.reactor.tcpClients, [])
-            cast(RedisSource, source).startService()
-            self.assertEqual([client[1] for client in self.reactor.tcpClients], [7000] * 3)
-
-    def test_SQL(self) -> None:
-        """By the URL's scheme."""
-        for url in ("postgres://h/d", "mysql://h/d", "sqlite:///x.db"):
-            mark = "$1" if "postgres" in url else "?"
-            source = self.source("sql", f'sql.url = "{url}"\nsql.query = "SELECT {mark}"')
-            self.assertIsInstance(source, SQLSource)
 
     def test_missingDriverRefusesToStart(self) -> None:
         """A line that says what to install."""
@@ -380,7 +330,7 @@ class SignalledReloadTests(TapCase):
     def setUp(self) -> None:
         """Run a proxy whose thread works at once."""
         super().setUp()
-        self.patch(tap, "_makeThread", lambda reactor: atOnce)
+        self.patch(tap, "makeThread", lambda reactor: atOnce)
         self.handlers: dict[int, Any] = {}
         self.patch(signal, "signal", self.handlers.__setitem__)
         self.build(ENDPOINT)
@@ -423,41 +373,6 @@ class SignalledReloadTests(TapCase):
         self.patch(tap, "load", lambda *words: 1 // 0)
         self.assertEqual(self.hangUp(ENDPOINT), [])
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
-
-
-class SourceMakerTests(ConfigTestCase):
-    """The mapping's sources, made and revised."""
-
-    def setUp(self) -> None:
-        """Make the maker."""
-        super().setUp()
-        self.maker = SourceMaker(cast(ProxyReactor, None), atOnce)
-
-    def test_fileSourceIsRead(self) -> None:
-        """When it is made."""
-        source = self.successResultOf(self.maker.remake(self.load(MINIMAL)))
-        self.assertIsInstance(source, FileSource)
-        self.assertEqual(self.successResultOf(source.lookup("anna")), "old")
-
-    def test_fileSourceIsRevisedByTheNewConfiguration(self) -> None:
-        """Destinations that have come are allowed from then on, those that are gone are not."""
-        source = self.maker.make(self.load(MINIMAL))
-        newer = changed(
-            ("[destination.old]", "[destination.new]"),
-            ('default_destination = "old"', 'default_destination = "new"'),
-        )
-        self.write("accounts", "anna new\n")
-        config = self.load(newer)
-        self.assertTrue(self.successResultOf(self.maker.revise(source, config)))
-        self.assertEqual(self.successResultOf(source.lookup("anna")), "new")
-        self.write("accounts", "anna old\n")
-        error = self.failureResultOf(self.maker.revise(source, config), ConfigError).value
-        self.assertIn("accounts:1", error.problems[0])
-
-    def test_otherSourcesHoldNothingToRevise(self) -> None:
-        """They ask their store each time."""
-        config = self.load(MINIMAL)
-        self.assertFalse(self.successResultOf(self.maker.revise(MemorySource(), config)))
 
 
 class DemoTests(TapCase):
