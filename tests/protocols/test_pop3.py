@@ -1,25 +1,15 @@
 """Us as a POP3 server: what a client may say before its login, and what it hears."""
 
-from base64 import b64encode
-
 import attrs
 
-from mailproxy.config.model import Capabilities
 from mailproxy.errors import Refusal
 from mailproxy.origin import Address
-from mailproxy.protocols.base import AuthResult, ServerSettings, Verdict
+from mailproxy.protocols.base import AuthResult, Verdict
 from mailproxy.protocols.pop3 import POP3Server, POP3ServerFactory
 from mailproxy.sasl import Mechanism
-from mailproxy.stream import MAX_LINE
-from tests.protocols.talk import (
-    ORIGIN,
-    DialogueCase,
-    Talk,
-    plain,
-    serverSettings,
-    startTLS,
-    trustOnly,
-)
+from tests.protocols import servercontract as contract
+from tests.protocols.talk import Talk, moved, plain, serverSettings, startTLS
+from tests.protocols.words import Exchange, Introduction, ServerWords
 from tests.support import Segments
 
 OK = b"+OK\r\n"
@@ -27,28 +17,81 @@ BAD = b"-ERR Unknown or malformed command.\r\n"
 FAILED = b"-ERR [AUTH] Authentication failed.\r\n"
 MALFORMED = b"-ERR Malformed authentication message.\r\n"
 PRIVACY = b"-ERR Secrets are taken over TLS only.\r\n"
-MECHANISM = b"-ERR Authentication mechanism not supported.\r\n"
-TEMPORARY = b"-ERR [SYS/TEMP] Temporarily unavailable, try again later.\r\n"
-LOGGED_OUT = b"+OK Logging out.\r\n"
-PLAIN = b64encode(b"\0ann\0secret")
-TRUSTING = serverSettings(trusts=trustOnly(ORIGIN.client.host))
+LATER = b"-ERR [SYS/TEMP] Temporarily unavailable, try again later.\r\n"
+
+WORDS = ServerWords(
+    protocol="pop3",
+    server=POP3Server,
+    factory=POP3ServerFactory,
+    keys=("banner", ""),
+    advertised=(),
+    exchange=Exchange(b"AUTH %b"),
+    noop=b"NOOP\r\n",
+    done=OK,
+    bad=BAD,
+    unknown=(
+        b"X\r\n",
+        b"STAT\r\n",
+        b"RETR 1\r\n",
+        b"\r\n",
+        b" NOOP\r\n",
+        b"USERann\r\n",
+        b"\xff\x00\r\n",
+    ),
+    miswritten=(b"AUTH PLAIN eA== eA==\r\n",),
+    quit=b"QUIT\r\n",
+    bye=b"+OK Logging out.\r\n",
+    startTLS=b"STLS\r\n",
+    go=b"+OK Begin TLS negotiation now.\r\n",
+    injected=(b"USER mallory\r\nPASS x\r\nNO",),
+    refusals={
+        Refusal.AUTHENTICATION: FAILED,
+        Refusal.TEMPORARY: LATER,
+        Refusal.PRIVACY: PRIVACY,
+        Refusal.MECHANISM: b"-ERR Authentication mechanism not supported.\r\n",
+        Refusal.ENCODING: MALFORMED,
+        Refusal.CANCELLED: b"-ERR Authentication cancelled.\r\n",
+    },
+    farewells={
+        Refusal.UNAVAILABLE: LATER,
+        Refusal.TIMEOUT: b"-ERR [SYS/TEMP] Disconnected for inactivity during authentication.\r\n",
+        Refusal.SHUTDOWN: b"-ERR [SYS/TEMP] Server shutting down, try again later.\r\n",
+        Refusal.TOO_BIG: b"-ERR Command too long.\r\n",
+        Refusal.TOO_MANY: b"",  # the last answer has said it
+    },
+    unavailable=LATER,
+    accepted=((b"", b"+OK 2 messages"),),
+    refused=(b"", b"-ERR [AUTH] db7: no such user"),
+    later=(b"-ERR [SYS/TEMP] db7: later",),
+    introduction=Introduction(
+        line=b"XCLIENT ADDR=2001:db8::7 PORT=5123 SESSION=outer+2B1 TTL=3 LOGIN=root\r\n",
+        answer=OK,
+        origin=moved(client=Address("2001:db8::7", 5123), session="outer+1", ttl=3),
+        forged=b"XCLIENT ADDR=192.0.2.66\r\n",
+        refusal=BAD,
+        malformed=(
+            b"XCLIENT ADDR\r\n",
+            b"XCLIENT TTL=3 X\r\n",
+            b"XCLIENT ADDR=+ZZ\r\n",
+            b"XCLIENT TTL=2 SESSION=a+\r\n",
+        ),
+    ),
+)
 
 
-class POP3Case(DialogueCase):
+class POP3Case(contract.ServerCase):
     """Dialogues with a POP3 server."""
 
-    def begin(self, settings: ServerSettings | None = None) -> Talk[POP3Server]:
-        """Begin a dialogue; without settings, secrets are taken without TLS."""
-        return Talk(POP3Server, settings or serverSettings(), self.segments)
+    words = WORDS
 
-    def capabilities(self, talk: Talk[POP3Server]) -> list[bytes]:
+    def listed(self, talk: Talk[POP3Server]) -> list[bytes]:
         """Ask for the capabilities."""
         first, *lines, dot, rest = talk.ask(b"CAPA\r\n").split(b"\r\n")
         self.assertEqual((first, dot, rest), (b"+OK Capability list follows.", b".", b""))
         return lines
 
 
-class DialogueTests(POP3Case):
+class DialogueTests(contract.DialogueContract, POP3Case):
     """Greeting, capabilities and the small commands."""
 
     def test_greeting(self) -> None:
@@ -58,7 +101,7 @@ class DialogueTests(POP3Case):
     def test_capabilities(self) -> None:
         """What nearly every backend keeps, and how to log in."""
         self.assertEqual(
-            self.capabilities(self.begin()),
+            self.listed(self.begin()),
             [
                 b"TOP",
                 b"UIDL",
@@ -73,17 +116,17 @@ class DialogueTests(POP3Case):
 
     def test_capabilitiesWithoutPrivacy(self) -> None:
         """On an open leg neither USER nor a mechanism is offered."""
-        found = self.capabilities(self.begin(plain()))
+        found = self.listed(self.begin(plain()))
         self.assertEqual([each for each in found if each[:4] in (b"USER", b"SASL", b"STLS")], [])
 
     def test_capabilitiesBeforeAndAfterTLS(self) -> None:
         """STLS before it, USER and SASL after it."""
         talk = self.begin(startTLS(mechanisms=(Mechanism.PLAIN,)))
-        before = self.capabilities(talk)
+        before = self.listed(talk)
         self.assertIn(b"STLS", before)
         self.assertNotIn(b"USER", before)
         self.assertEqual(talk.secure(b"STLS\r\n"), b"+OK Begin TLS negotiation now.\r\n")
-        after = self.capabilities(talk)
+        after = self.listed(talk)
         self.assertNotIn(b"STLS", after)
         self.assertIn(b"USER", after)
         self.assertIn(b"SASL PLAIN", after)
@@ -98,23 +141,6 @@ class DialogueTests(POP3Case):
         answer = talk.ask(b"APOP ann c4c9334bac560ecc979e58001b3e22fb\r\nNOOP\r\n")
         self.assertEqual(answer, BAD + OK)
         self.assertIsNone(talk.login)
-
-    def test_unknownCommandsAreErrors(self) -> None:
-        """What is for after the login, or for nobody."""
-        for command in (b"STAT", b"RETR 1", b"XYZZY", b"", b" NOOP", b"USERann", b"\xff\x00"):
-            self.assertEqual(self.begin().ask(command + b"\r\nNOOP\r\n"), BAD + OK, command)
-
-    def test_twentyMistakesEndTheDialogue(self) -> None:
-        """Nobody may guess at us for ever."""
-        talk = self.begin()
-        self.assertEqual(talk.ask(b"X\r\n" * 20 + b"NOOP\r\n"), BAD * 20)
-        self.assertDismissed(talk, Refusal.TOO_MANY)
-
-    def test_noReplyBehindQUIT(self) -> None:
-        """QUIT is answered, and nothing behind it is read."""
-        talk = self.begin()
-        self.assertEqual(talk.ask(b"QUIT\r\nNOOP\r\nUSER ann\r\n"), LOGGED_OUT)
-        self.assertDismissed(talk, None)
 
     def test_pipelinedCommandsAreAnsweredInOrder(self) -> None:
         """We promise PIPELINING."""
@@ -184,7 +210,7 @@ class PasswordTests(POP3Case):
         self.assertIsNone(talk.login)
 
 
-class AuthTests(POP3Case):
+class AuthTests(contract.ExchangeContract, POP3Case):
     """AUTH."""
 
     def test_aloneItListsTheMechanisms(self) -> None:
@@ -197,121 +223,19 @@ class AuthTests(POP3Case):
         )
         self.assertEqual(self.begin(plain()).ask(b"AUTH\r\n"), b"+OK Mechanisms follow.\r\n.\r\n")
 
-    def test_allMechanismsWithInitialResponse(self) -> None:
-        """A login in one line."""
-        for mechanism, message in (
-            (Mechanism.PLAIN, b"ann\0master\0secret"),
-            (Mechanism.OAUTHBEARER, b"n,,\1auth=Bearer token\1\1"),
-            (Mechanism.XOAUTH2, b"user=ann\1auth=Bearer token\1\1"),
-        ):
-            talk = self.begin()
-            line = b"AUTH %b %b\r\n" % (mechanism.value.lower(), b64encode(message))
-            self.assertEqual(talk.ask(line), b"")
-            self.assertMessage(talk, mechanism, message)
 
-    def test_continuation(self) -> None:
-        """Without an initial response an empty challenge asks for it."""
-        talk = self.begin()
-        self.assertEqual(talk.ask(b"AUTH PLAIN\r\n"), b"+ \r\n")
-        self.assertEqual(talk.ask(PLAIN + b"\r\n"), b"")
-        self.assertPassword(talk, b"ann", b"secret")
-
-    def test_loginMechanism(self) -> None:
-        """LOGIN prompts for name and password; the name may come at once."""
-        for command, heard in (
-            (b"AUTH LOGIN\r\nYW5u\r\n", b"+ VXNlcm5hbWU6\r\n+ UGFzc3dvcmQ6\r\n"),
-            (b"AUTH LOGIN YW5u\r\n", b"+ UGFzc3dvcmQ6\r\n"),
-        ):
-            talk = self.begin()
-            self.assertEqual(talk.ask(command), heard)
-            talk.ask(b"c2VjcmV0\r\n")
-            self.assertPassword(talk, b"ann", b"secret")
-
-    def test_malformedMessages(self) -> None:
-        """An empty response (`=`), bad base64 and a missing NUL are counted failures."""
-        for initial in (b"=", b"!", b"YW5u", b"YQ"):
-            talk = self.begin()
-            self.assertEqual(talk.ask(b"AUTH PLAIN %b\r\n" % initial), MALFORMED)
-            self.assertEqual(talk.server.failures, 1)
-
-    def test_cancel(self) -> None:
-        """`*` ends the exchange; the dialogue goes on."""
-        self.assertEqual(
-            self.begin().ask(b"AUTH PLAIN\r\n*\r\nNOOP\r\n"),
-            b"+ \r\n-ERR Authentication cancelled.\r\n" + OK,
-        )
-
-    def test_unknownMechanism(self) -> None:
-        """What we do not offer is refused and counted."""
-        talk = self.begin(serverSettings(mechanisms=(Mechanism.PLAIN,)))
-        self.assertEqual(talk.ask(b"AUTH CRAM-MD5\r\nAUTH LOGIN\r\n"), MECHANISM * 2)
-        self.assertEqual(talk.server.failures, 2)
-
-    def test_tooManyWords(self) -> None:
-        """A third word is a mistake."""
-        self.assertEqual(self.begin().ask(b"AUTH PLAIN eA== eA==\r\n"), BAD)
-
-    def test_eavesdropperGetsNoSecret(self) -> None:
-        """On an open leg every mechanism is refused before a secret is asked for."""
-        for mechanism in Mechanism:
-            self.assertEqual(self.begin(plain()).ask(b"AUTH %b\r\n" % mechanism.value), PRIVACY)
-
-    def test_lastAttemptIsAnsweredOnce(self) -> None:
-        """The refusal that ends the dialogue arrives; behind it nothing is left to say."""
-        talk = self.begin(serverSettings(maxAttempts=1))
-        self.assertEqual(talk.ask(b"AUTH PLAIN =\r\nNOOP\r\n"), MALFORMED)
-        self.assertDismissed(talk, Refusal.TOO_MANY)
-        talk.server.dismiss(Refusal.TOO_MANY, None)
-        self.assertEqual(talk.ask(b""), b"")
-
-
-class VerdictTests(POP3Case):
+class VerdictTests(contract.VerdictContract, POP3Case):
     """What the client hears of its backend's answer."""
 
-    def loggedIn(self) -> Talk[POP3Server]:
-        """A dialogue with a login in it."""
-        talk = self.begin()
-        talk.ask(b"USER ann\r\nPASS secret\r\nNOOP\r\n")
-        return talk
 
-    def test_answerIsPassedOn(self) -> None:
-        """In the backend's words."""
-        talk = self.loggedIn()
-        self.assertEqual(self.accept(talk, b"", b"+OK 2 messages"), b"+OK 2 messages\r\n")
-
-    def test_refusalIsPassedOnAndTheDialogueGoesOn(self) -> None:
-        """What was pipelined behind the login is served by us."""
-        refused = AuthResult(Verdict.REFUSED, b"", b"-ERR [AUTH] db7: no")
-        heard = self.reject(self.loggedIn(), refused)
-        self.assertEqual(heard, b"-ERR [AUTH] db7: no\r\n" + OK)
-
-    def test_hiddenRefusal(self) -> None:
-        """With `hide_auth_errors` in our words; a temporary one stays temporary."""
-        refused = AuthResult(Verdict.REFUSED, b"", b"-ERR db7: no such user")
-        self.assertEqual(self.reject(self.loggedIn(), refused, hide=True), FAILED + OK)
-        later = AuthResult(Verdict.TEMPORARY, b"", b"-ERR [SYS/TEMP] db7: later")
-        self.assertEqual(self.reject(self.loggedIn(), later, hide=True), TEMPORARY + OK)
-
-    def test_challengeIsRelayed(self) -> None:
-        """A token's refusal is shown, and answered by the client."""
-        talk = self.begin()
-        bearer = b64encode(b"n,,\1auth=Bearer token\1\1")
-        talk.ask(b"AUTH OAUTHBEARER %b\r\n" % bearer)
-        self.assertEqual(talk.relay(b"{}", b"AQ==\r\n"), b"\1")
-
-    def test_everyEndingHasItsWords(self) -> None:
-        """One line; nothing about the password."""
-        for refusal in (Refusal.UNAVAILABLE, Refusal.TIMEOUT, Refusal.SHUTDOWN):
-            talk = self.begin()
-            talk.server.dismiss(refusal, None)
-            self.assertRegex(talk.ask(b""), rb"\A-ERR \[SYS/TEMP\] [^\r]+\r\n\Z")
-        talk = self.begin()
-        talk.server.dismiss(Refusal.TOO_BIG, None)
-        self.assertEqual(talk.ask(b""), b"-ERR Command too long.\r\n")
-
-
-class StartTLSTests(POP3Case):
+class StartTLSTests(contract.StartTLSContract, POP3Case):
     """STLS on the client's leg."""
+
+    def test_passwordAfterIt(self) -> None:
+        """USER and PASS are taken too."""
+        talk = self.secured()
+        self.assertEqual(talk.ask(b"USER ann\r\nPASS secret\r\n"), OK)
+        self.assertPassword(talk, b"ann", b"secret")
 
     def test_userBeforeItIsForgotten(self) -> None:
         """An attacker may have said it."""
@@ -322,76 +246,13 @@ class StartTLSTests(POP3Case):
         self.assertEqual(talk.ask(b"PASS secret\r\n"), BAD)
         self.assertIsNone(talk.login)
 
-    def test_loginAfterIt(self) -> None:
-        """Inside TLS a password is taken."""
-        talk = self.begin(startTLS())
-        talk.secure(b"STLS\r\n")
-        talk.ask(b"USER ann\r\nPASS secret\r\n")
-        self.assertPassword(talk, b"ann", b"secret")
-        self.assertTrue(talk.server.origin.secure)
 
-    def test_twiceOrNotOfferedIsAnError(self) -> None:
-        """TLS is begun once, and only where there is a certificate for it."""
-        talk = self.begin(startTLS())
-        talk.secure(b"STLS\r\n")
-        self.assertEqual(talk.ask(b"STLS\r\nNOOP\r\n"), BAD + OK)
-        self.assertEqual(self.begin().ask(b"STLS\r\n"), BAD)
-
-    def test_commandsInjectedBeforeTheHandshakeAreDropped(self) -> None:
-        """What an attacker puts behind STLS in the clear is not served inside TLS."""
-        talk = Talk(POP3Server, startTLS(), Segments.WHOLE)
-        answer = talk.secure(b"STLS\r\nUSER mallory\r\nPASS x\r\nNO")
-        self.assertEqual(answer, b"+OK Begin TLS negotiation now.\r\n")
-        self.assertTrue(talk.client.shaken)
-        self.assertEqual(talk.ask(b"NOOP\r\n"), OK)
-        self.assertIsNone(talk.login)
-
-
-class XClientTests(POP3Case):
+class XClientTests(contract.IntroductionContract, POP3Case):
     """XCLIENT: what a proxy in front of us says of its client."""
-
-    WORDS = b"XCLIENT ADDR=2001:db8::7 PORT=5123 SESSION=outer+2B1 TTL=3 LOGIN=root\r\n"
 
     def test_trustedPeersAreInvited(self) -> None:
         """The greeting's response code says so."""
-        self.assertEqual(self.begin(TRUSTING).greeting, b"+OK [XCLIENT] ready\r\n")
-
-    def test_trustedPeersAreBelieved(self) -> None:
-        """Address, name and hops are taken over; LOGIN is not."""
-        talk = self.begin(TRUSTING)
-        self.assertEqual(talk.ask(self.WORDS), OK)
-        expected = attrs.evolve(
-            ORIGIN, client=Address("2001:db8::7", 5123), session="outer+1", ttl=3
-        )
-        self.assertEqual(talk.server.origin, expected)
-        self.assertIsNone(talk.login)
-
-    def test_strangersForgeryIsRefused(self) -> None:
-        """A client cannot choose the address that a backend believes."""
-        talk = self.begin()
-        self.assertEqual(talk.ask(self.WORDS), BAD)
-        self.assertEqual(talk.server.origin, ORIGIN)
-        self.assertNotIn(b"XCLIENT", b" ".join(self.capabilities(talk)))
-
-    def test_clientBehindATrustedPeerIsNotBelieved(self) -> None:
-        """Trust goes by the address believed now."""
-        talk = self.begin(TRUSTING)
-        self.assertEqual(talk.ask(self.WORDS + b"XCLIENT ADDR=192.0.2.66\r\n"), OK + BAD)
-        self.assertEqual(talk.server.origin.client.host, "2001:db8::7")
-
-    def test_malformedWordsChangeNothing(self) -> None:
-        """A word without a value, and bad xtext."""
-        for words in (b"ADDR", b"TTL=3 X", b"ADDR=+ZZ", b"TTL=2 SESSION=a+"):
-            talk = self.begin(TRUSTING)
-            self.assertEqual(talk.ask(b"XCLIENT %b\r\n" % words), BAD, words)
-            self.assertEqual(talk.server.origin, ORIGIN)
-
-    def test_introductionInTheClearIsForgottenAfterTLS(self) -> None:
-        """An attacker between the proxy and us may have said it."""
-        talk = self.begin(startTLS(trusts=trustOnly(ORIGIN.client.host)))
-        talk.ask(self.WORDS)
-        talk.secure(b"STLS\r\n")
-        self.assertEqual(talk.server.origin, attrs.evolve(ORIGIN, secure=True))
+        self.assertEqual(self.begin(self.trusting()).greeting, b"+OK [XCLIENT] ready\r\n")
 
 
 class LinesTests(
@@ -410,39 +271,9 @@ class BytesTests(
     segments = Segments.BYTES
 
 
-class VolumeTests(POP3Case):
+class VolumeTests(contract.VolumeContract, POP3Case):
     """A great deal at once."""
 
-    def test_hugeToken(self) -> None:
-        """60 KB arrive whole, in the command and behind a continuation."""
-        message = b"n,,\1auth=Bearer %b\1\1" % (b"t" * 45_000)
-        for lines in (
-            b"AUTH OAUTHBEARER %b\r\n" % b64encode(message),
-            b"AUTH OAUTHBEARER\r\n%b\r\n" % b64encode(message),
-        ):
-            talk = self.begin()
-            talk.ask(lines)
-            self.assertMessage(talk, Mechanism.OAUTHBEARER, message)
 
-    def test_endlessLine(self) -> None:
-        """A line over the limit is not waited for, in the dialogue or in an exchange."""
-        for before in (b"", b"AUTH PLAIN\r\n"):
-            talk = self.begin()
-            talk.ask(before + b"x" * (MAX_LINE + 2))
-            self.assertDismissed(talk, Refusal.TOO_BIG)
-
-    def test_nineThousandCommandsInOneChunk(self) -> None:
-        """All are answered, without recursion."""
-        self.assertEqual(self.begin().ask(b"NOOP\r\n" * 9000), OK * 9000)
-
-
-class FactoryTests(DialogueCase):
-    """What the listener's factory reads of the configuration."""
-
-    def test_promises(self) -> None:
-        """`[capabilities.pop3]`."""
-        table = {"sasl": ["XOAUTH2"], "banner": "hello", "allow_plain_auth_without_tls": True}
-        found = POP3ServerFactory.advertised(Capabilities.model_validate({"pop3": table}))
-        self.assertEqual(found.mechanisms, (Mechanism.XOAUTH2,))
-        self.assertEqual((found.banner, found.cleartext), (b"hello", True))
-        self.assertIs(POP3ServerFactory.conversation, POP3Server)
+class FactoryTests(contract.FactoryContract, POP3Case):
+    """What the listener's factory reads of `[capabilities.pop3]`."""
