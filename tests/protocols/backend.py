@@ -49,16 +49,18 @@ class BackendCase(SynchronousTestCase):
 
     :cvar segments: how what the backend sends arrives.
     :cvar conversation: our side.
+    :cvar origin: who the client is, where a test does not say otherwise.
     """
 
     segments: ClassVar[Segments] = Segments.WHOLE
     conversation: ClassVar[type[ProxyClient]]
+    origin: ClassVar[Origin] = ORIGIN
 
-    def begin(self, settings: ClientSettings = PLAINTEXT, origin: Origin = ORIGIN) -> None:
+    def begin(self, settings: ClientSettings = PLAINTEXT, origin: Origin | None = None) -> None:
         """Connect, and begin to prepare."""
         self.network, self.backend = Network(self.segments), Peer()
         self.client = self.conversation(self.network)
-        self.client.settings, self.client.origin = settings, origin
+        self.client.settings, self.client.origin = settings, origin or self.origin
         self.network.connect(self.backend, self.client)
         self.asked: list[bytes] = []
         self.challengeAnswer: bytes | None = None

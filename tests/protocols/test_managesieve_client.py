@@ -7,23 +7,11 @@ from mailproxy.errors import Stage
 from mailproxy.origin import Address, Origin
 from mailproxy.protocols.base import Verdict
 from mailproxy.protocols.managesieve import ManageSieveClient, ManageSieveClientFactory
-from tests.protocols.backend import (
-    ANN,
-    ANN64,
-    BEARER,
-    BEARER64,
-    HUGE,
-    HUGE64,
-    MASTER,
-    PLAINTEXT,
-    SECRETS,
-    XCLIENT,
-    XOAUTH2,
-    BackendCase,
-    upgrading,
-)
+from tests.protocols import clientcontract as contract
+from tests.protocols.backend import ANN, ANN64, HUGE, HUGE64, PLAINTEXT, XCLIENT
 from tests.protocols.talk import ORIGIN, moved
-from tests.support import Network, Segments
+from tests.protocols.words import ClientWords, Exchange
+from tests.support import Segments
 
 SASL = b'"SASL" "PLAIN LOGIN OAUTHBEARER XOAUTH2"'
 
@@ -33,24 +21,72 @@ def block(*lines: bytes) -> bytes:
     return b"\r\n".join([b'"IMPLEMENTATION" "x"', *lines, b'OK "ready."', b""])
 
 
-class ManageSieveCase(BackendCase):
+WORDS = ClientWords(
+    factory=ManageSieveClientFactory,
+    exchange=Exchange(b'AUTHENTICATE "%b"', string=b'"%b"', challenge=b'"%b"\r\n'),
+    garbage=(b"* OK hi\r\n", b"+OK hi\r\n", b"220 hi\r\n", b'"x\r\n', b"(OK\r\n"),
+    full=(b'BYE (TRYLATER) "full"\r\n', b'"SIEVE" "x"\r\nNO\r\n'),
+    all=(SASL,),
+    offer=b'"STARTTLS"',
+    startTLS=b"STARTTLS\r\n",
+    consent=b'OK "go"\r\n',
+    dissent=b'NO "not today"\r\n',
+    injected=block(SASL),
+    again=b"",  # the block comes by itself
+    accepted=(
+        (b"", b"OK"),
+        (b"", b'OK (SASL "YQ==") "in"'),
+        (b"", b"OK (SASL {4}\r\nYQ==) {2}\r\nhi"),
+    ),
+    verdicts=(
+        (b'NO "no"', Verdict.REFUSED),
+        (b"NO", Verdict.REFUSED),
+        (b'NO "(TRYLATER)"', Verdict.REFUSED),
+        (b'NO (AUTH-TOO-WEAK) "no"', Verdict.REFUSED),
+        (b'NO (TRYLATER) "later"', Verdict.TEMPORARY),
+        (b"no (trylater) {5}\r\nlater", Verdict.TEMPORARY),
+        (b'NO (TRYLATER "5 s") "later"', Verdict.TEMPORARY),
+    ),
+    nonsense=(
+        b'BYE (TRYLATER) "x"\r\n',
+        b"MAYBE\r\n",
+        b'"a" "b"\r\n',
+        b"\r\n",
+        b"(x)\r\n",
+        b'OK "\r\n',
+    ),
+    useless=((b'"SIEVE" "x"', ANN), (b'"SASL" ""', ANN)),
+)
+
+
+class ManageSieveCase(contract.ClientCase):
     """A conversation with a ManageSieve backend."""
 
     conversation = ManageSieveClient
+    words = WORDS
 
-    def ready(self, *lines: bytes) -> None:
-        """Bring a backend with these capabilities to where the login is next."""
-        self.begin()
+    def tell(self, *lines: bytes) -> bytes:
+        """By the block that comes by itself."""
+        return self.hear(block(*lines))
+
+    def tellAgain(self, *lines: bytes) -> None:
+        """By the same."""
         self.hear(block(*lines))
+
+    def offering(self, *mechanisms: bytes) -> tuple[bytes, ...]:
+        """SASL's line."""
+        return (b'"SASL" "%b"' % b" ".join(mechanisms),)
+
+    def introduced(self, *lines: bytes) -> bytes:
+        """By XCLIENT."""
+        self.begin(XCLIENT)
+        heard = self.tell(b'"XCLIENT" "ADDR"', *lines) + self.hear(b"OK\r\n")
         self.assertReady()
+        return heard
 
 
-class GreetingTests(ManageSieveCase):
+class GreetingTests(contract.GreetingContract, ManageSieveCase):
     """What a backend says first."""
-
-    def test_nothingIsAsked(self) -> None:
-        """The block comes by itself."""
-        self.ready(SASL)
 
     def test_literalsInTheBlock(self) -> None:
         """Names and values may be literals, whatever these hold; letters' case does not matter."""
@@ -70,46 +106,9 @@ class GreetingTests(ManageSieveCase):
         """Only an atom ends the block."""
         self.ready(b'"OK" "NO"', b'"BYE"', SASL)
 
-    def test_refusalMayBeTriedAgain(self) -> None:
-        """A backend that greets with BYE or NO is full or stopping."""
-        for greeting in (b'BYE (TRYLATER) "full"\r\n', b'"SIEVE" "x"\r\nNO\r\n'):
-            self.begin()
-            self.hear(greeting)
-            self.assertFailed(Stage.GREETING, retry=True)
 
-    def test_garbage(self) -> None:
-        """Another protocol's greeting is a failure."""
-        for greeting in (b"* OK hi\r\n", b"+OK hi\r\n", b"220 hi\r\n", b'"x\r\n', b"(OK\r\n"):
-            self.begin()
-            self.hear(greeting)
-            self.assertFailed(Stage.GREETING)
-
-
-class StartTLSTests(ManageSieveCase):
+class StartTLSTests(contract.StartTLSContract, ManageSieveCase):
     """STARTTLS on the backend's leg."""
-
-    def test_blockIsReadAgain(self) -> None:
-        """What was said before TLS does not count; nothing is asked for."""
-        self.begin(upgrading())
-        self.assertEqual(self.hear(block(b'"STARTTLS"', SASL)), b"STARTTLS\r\n")
-        self.assertEqual(self.consent(b'OK "go"\r\n'), b"")
-        self.assertNoResult(self.prepared)
-        self.hear(block(b'"SASL" "LOGIN"'))
-        self.assertReady()
-        self.assertEqual(self.login(), b'AUTHENTICATE "LOGIN" "YW5u"\r\n')
-
-    def test_attackerWhoStripsTheOfferGetsNothing(self) -> None:
-        """No offer, no login."""
-        self.begin(upgrading())
-        self.assertEqual(self.hear(block(SASL)), b"")
-        self.assertFailed(Stage.PREPARE, retry=False)
-
-    def test_attackerWhoRefusesGetsNothing(self) -> None:
-        """STARTTLS that is refused ends it."""
-        self.begin(upgrading())
-        self.hear(block(b'"STARTTLS"', SASL))
-        self.assertEqual(self.hear(b'NO "not today"\r\n'), b"")
-        self.assertFailed(Stage.PREPARE, retry=False)
 
 
 class IntroductionTests(ManageSieveCase):
@@ -149,23 +148,15 @@ class IntroductionTests(ManageSieveCase):
         self.hear(b'NO "not you"\r\n')
         self.assertFailed(Stage.PREPARE)
 
-    def test_commandsCannotBeInjected(self) -> None:
+    def test_wordsCannotBeInjected(self) -> None:
         """What came from elsewhere is in xtext, without a character that ends an atom."""
         origin = moved(session='a"(b)\\{9}', client=Address("2001:db8::7", 1))
         told = self.introduction(b'"XCLIENT" "ADDR SESSION"', origin)
         self.assertEqual(told, b"XCLIENT ADDR=2001:db8::7 SESSION=a+22+28b+29+5C+7B9+7D\r\n")
 
 
-class LoginTests(ManageSieveCase):
+class LoginTests(contract.LoginContract, ManageSieveCase):
     """How a login is replayed, and what its answer is taken for."""
-
-    def test_plain(self) -> None:
-        """One line; the answer is passed on whole, SASL data and literals too."""
-        for reply in (b"OK", b'OK (SASL "YQ==") "in"', b"OK (SASL {4}\r\nYQ==) {2}\r\nhi"):
-            self.ready(SASL)
-            self.assertEqual(self.login(), b'AUTHENTICATE "PLAIN" "%b"\r\n' % ANN64)
-            self.hear(reply + b"\r\n")
-            self.assertResult(Verdict.ACCEPTED, reply)
 
     def test_longPasswordIsALiteral(self) -> None:
         """A quoted string holds 1024 bytes."""
@@ -175,110 +166,21 @@ class LoginTests(ManageSieveCase):
         expected = b'AUTHENTICATE "PLAIN" {%d+}\r\n%b\r\n' % (len(text), text)
         self.assertEqual(self.login(credentials), expected)
 
-    def test_loginMechanism(self) -> None:
-        """A backend without PLAIN gets LOGIN; answers are strings."""
-        self.ready(b'"SASL" "LOGIN"')
-        self.assertEqual(self.login(), b'AUTHENTICATE "LOGIN" "YW5u"\r\n')
-        for prompt in (b'"UGFzc3dvcmQ6"\r\n', b"{12}\r\nUGFzc3dvcmQ6\r\n"):
-            self.ready(b'"SASL" "LOGIN"')
-            self.login()
-            self.assertEqual(self.hear(prompt), b'"c2VjcmV0"\r\n')
-        self.hear(b"OK\r\n")
-        self.assertResult(Verdict.ACCEPTED, b"OK")
 
-    def test_noWayToLogIn(self) -> None:
-        """What the backend cannot take is not sent in any form."""
-        for line, credentials in (
-            (b'"SIEVE" "x"', ANN),
-            (b'"SASL" ""', ANN),
-            (b'"SASL" "CRAM-MD5"', ANN),
-            (b'"SASL" "LOGIN"', MASTER),
-            (b'"SASL" "PLAIN XOAUTH2"', BEARER),
-        ):
-            self.ready(line)
-            self.assertEqual(self.login(credentials), b"", line)
-            self.assertUnanswered(Stage.UNSUPPORTED)
-
-    def test_commandsCannotBeInjected(self) -> None:
-        """Whatever a name or password holds is in base64."""
-        for mechanism in (b"PLAIN", b"LOGIN"):
-            self.ready(b'"SASL" "%b"' % mechanism)
-            heard = self.login(sasl.fromPassword(b'ann"\r\nLOGOUT', b'x"\r\nLOGOUT'))
-            heard += self.hear(b'""\r\n') if mechanism == b"LOGIN" else b""
-            self.assertNotIn(b"LOGOUT", heard)
-
-    def test_refusals(self) -> None:
-        """NO is a refusal, with TRYLATER a temporary one: never the one for the other."""
-        for reply, verdict in (
-            (b"NO", Verdict.REFUSED),
-            (b'NO "(TRYLATER)"', Verdict.REFUSED),
-            (b'NO (AUTH-TOO-WEAK) "no"', Verdict.REFUSED),
-            (b'NO (TRYLATER) "later"', Verdict.TEMPORARY),
-            (b"no (trylater) {5}\r\nlater", Verdict.TEMPORARY),
-            (b'NO (TRYLATER "5 s") "later"', Verdict.TEMPORARY),
-        ):
-            self.ready(SASL)
-            self.login()
-            self.hear(reply + b"\r\n")
-            self.assertResult(verdict, reply)
-
-    def test_nonsenseIsNoAnswer(self) -> None:
-        """Neither is BYE, two strings, or no reply at all."""
-        for reply in (b'BYE (TRYLATER) "x"', b"MAYBE", b'"a" "b"', b"", b"(x)", b'OK "'):
-            self.ready(SASL)
-            self.login()
-            self.hear(reply + b"\r\n")
-            self.assertUnanswered()
-        self.ready(SASL)
-        self.login()
-        self.backend.hangUp()
-        self.network.pump()
-        self.assertUnanswered()
-
-    def test_secretsComeLast(self) -> None:
-        """Up to the login's own line nothing that a backend hears holds a secret."""
-        self.begin(XCLIENT)
-        heard = self.hear(block(b'"XCLIENT" "ADDR"', b'"SASL" "LOGIN"')) + self.hear(b"OK\r\n")
-        heard += self.login()
-        for secret in SECRETS:
-            self.assertNotIn(secret, heard)
-
-
-class ChallengeTests(ManageSieveCase):
+class ChallengeTests(contract.ChallengeContract, ManageSieveCase):
     """OAuth: the backend's error challenge."""
 
-    def test_challengeIsPutAndItsAnswerSent(self) -> None:
-        """Both directions without base64; the refusal after it is the answer to the login."""
-        for credentials, answer in ((BEARER, b"\1"), (XOAUTH2, b"")):
-            self.ready(SASL)
-            self.challengeAnswer = answer
-            self.login(credentials)
-            sent = self.hear(b'"eyJzdGF0dXMiOiI0MDEifQ=="\r\n')
-            self.assertEqual(self.asked, [b'{"status":"401"}'])
-            self.assertEqual(sent, b'"%b"\r\n' % b64encode(answer))
-            self.hear(b'NO "bad token"\r\n')
-            self.assertResult(Verdict.REFUSED, b'NO "bad token"')
+    def test_literalChallenge(self) -> None:
+        """A backend's string may be of either kind."""
+        self.ready(*self.offering(b"LOGIN"))
+        self.login()
+        self.assertEqual(self.hear(b"{12}\r\nUGFzc3dvcmQ6\r\n"), b'"c2VjcmV0"\r\n')
 
-    def test_noAnswerCancels(self) -> None:
-        """A client that cancels makes us cancel, by a string."""
-        self.ready(SASL)
-        self.login(BEARER)
-        self.assertEqual(self.hear(b'"e30="\r\n'), b'"*"\r\n')
-
-    def test_tokens(self) -> None:
-        """A short one is quoted, one of 60 KB is a literal; both go at once."""
-        self.ready(SASL)
-        self.assertEqual(self.login(BEARER), b'AUTHENTICATE "OAUTHBEARER" "%b"\r\n' % BEARER64)
+    def test_longTokenIsALiteral(self) -> None:
+        """It goes at once."""
         self.ready(SASL)
         expected = b'AUTHENTICATE "OAUTHBEARER" {%d+}\r\n%b\r\n' % (len(HUGE64), HUGE64)
         self.assertEqual(self.login(HUGE), expected)
-
-    def test_malformedChallenge(self) -> None:
-        """A challenge that is not base64 is the backend's failure."""
-        self.ready(SASL)
-        self.login(BEARER)
-        self.hear(b'"!!!"\r\n')
-        self.assertUnanswered()
 
 
 class LinesTests(GreetingTests, StartTLSTests, IntroductionTests, LoginTests, ChallengeTests):
@@ -293,15 +195,8 @@ class BytesTests(GreetingTests, StartTLSTests, IntroductionTests, LoginTests, Ch
     segments = Segments.BYTES
 
 
-class InjectionTests(ManageSieveCase):
+class InjectionTests(contract.InjectionContract, ManageSieveCase):
     """What depends on the segments that the network makes, and what never ends."""
-
-    def test_blockInjectedBehindTheConsentAborts(self) -> None:
-        """Words in the clear behind STARTTLS's OK are not taken for the backend's own."""
-        self.begin(upgrading())
-        self.hear(block(b'"STARTTLS"'))
-        self.hear(b"OK\r\n" + block(SASL))
-        self.assertFailed(Stage.PREPARE, retry=False)
 
     def test_endlessBlocks(self) -> None:
         """Neither many capabilities, nor one again and again, nor a huge one."""
@@ -311,7 +206,6 @@ class InjectionTests(ManageSieveCase):
             self.hear(sent)
             self.assertFailed(Stage.GREETING)
 
-    def test_factoryMakesClients(self) -> None:
-        """The factory makes this conversation."""
-        made = ManageSieveClientFactory(Network()).buildProtocol(None)
-        self.assertIsInstance(made, ManageSieveClient)
+
+class FactoryTests(contract.FactoryContract, ManageSieveCase):
+    """What a dialled connection is."""

@@ -9,7 +9,7 @@ from mailproxy.protocols.pop3 import POP3Server, POP3ServerFactory
 from mailproxy.sasl import Mechanism
 from tests.protocols import servercontract as contract
 from tests.protocols.talk import Talk, moved, plain, serverSettings, startTLS
-from tests.protocols.words import Exchange, Introduction, ServerWords
+from tests.protocols.words import Exchange, ServerWords, byXCLIENT
 from tests.support import Segments
 
 OK = b"+OK\r\n"
@@ -63,18 +63,11 @@ WORDS = ServerWords(
     accepted=((b"", b"+OK 2 messages"),),
     refused=(b"", b"-ERR [AUTH] db7: no such user"),
     later=(b"-ERR [SYS/TEMP] db7: later",),
-    introduction=Introduction(
-        line=b"XCLIENT ADDR=2001:db8::7 PORT=5123 SESSION=outer+2B1 TTL=3 LOGIN=root\r\n",
+    introduction=byXCLIENT(
+        b"ADDR=2001:db8::7 PORT=5123 SESSION=outer+2B1 TTL=3 LOGIN=root",
         answer=OK,
         origin=moved(client=Address("2001:db8::7", 5123), session="outer+1", ttl=3),
-        forged=b"XCLIENT ADDR=192.0.2.66\r\n",
         refusal=BAD,
-        malformed=(
-            b"XCLIENT ADDR\r\n",
-            b"XCLIENT TTL=3 X\r\n",
-            b"XCLIENT ADDR=+ZZ\r\n",
-            b"XCLIENT TTL=2 SESSION=a+\r\n",
-        ),
     ),
 )
 

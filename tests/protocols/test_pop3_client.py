@@ -1,7 +1,5 @@
 """Us as a POP3 client: what a backend may say, and what it hears before and with a login."""
 
-from base64 import b64encode
-
 import attrs
 
 from mailproxy import sasl
@@ -9,25 +7,14 @@ from mailproxy.errors import Stage
 from mailproxy.origin import Address
 from mailproxy.protocols.base import Verdict
 from mailproxy.protocols.pop3 import POP3Client, POP3ClientFactory
-from tests.protocols.backend import (
-    ANN,
-    ANN64,
-    BEARER,
-    BEARER64,
-    HUGE,
-    HUGE64,
-    MASTER,
-    PLAINTEXT,
-    SECRETS,
-    XCLIENT,
-    XOAUTH2,
-    BackendCase,
-    upgrading,
-)
+from tests.protocols import clientcontract as contract
+from tests.protocols.backend import MASTER, PLAINTEXT, XCLIENT
 from tests.protocols.talk import ORIGIN
-from tests.support import Network, Segments
+from tests.protocols.words import ClientWords, Exchange
+from tests.support import Segments
 
 HELLO = b"+OK ready\r\n"
+INVITATION = b"+OK [XCLIENT] ready\r\n"
 ALL = (b"USER", b"SASL PLAIN LOGIN OAUTHBEARER XOAUTH2")
 INTRODUCTION = (
     b"XCLIENT ADDR=198.51.100.7 PORT=40000 DESTADDR=192.0.2.1 DESTPORT=993 "
@@ -40,25 +27,63 @@ def capabilities(*lines: bytes) -> bytes:
     return b"\r\n".join([b"+OK here", *lines, b".", b""])
 
 
-class POP3Case(BackendCase):
+WORDS = ClientWords(
+    factory=POP3ClientFactory,
+    exchange=Exchange(b"AUTH %b"),
+    garbage=(b"* OK hi\r\n", b"220 hi\r\n", b"\r\n", b"+ hi\r\n"),
+    full=(b"-ERR [SYS/TEMP] too many connections\r\n", b"-ERR\r\n"),
+    all=ALL,
+    offer=b"STLS",
+    startTLS=b"STLS\r\n",
+    consent=b"+OK go\r\n",
+    dissent=b"-ERR not today\r\n",
+    injected=capabilities(*ALL),
+    again=b"CAPA\r\n",
+    accepted=((b"", b"+OK 2 messages"), (b"", b"+OK")),
+    verdicts=(
+        (b"-ERR [AUTH] no", Verdict.REFUSED),
+        (b"-ERR", Verdict.REFUSED),
+        (b"-ERR the word [SYS/TEMP] in a text", Verdict.REFUSED),
+        (b"-ERR [SYS/TEMP] later", Verdict.TEMPORARY),
+        (b"-ERR [sys/temp] later", Verdict.TEMPORARY),
+        (b"-ERR [SYS/PERM] broken", Verdict.TEMPORARY),
+        (b"-ERR [IN-USE] locked", Verdict.TEMPORARY),
+        (b"-ERR [LOGIN-DELAY] slowly", Verdict.TEMPORARY),
+    ),
+    nonsense=(b"250 OK\r\n", b"* OK in\r\n", b"\r\n"),
+    useless=((b"USER", MASTER),),
+)
+
+
+class POP3Case(contract.ClientCase):
     """A conversation with a POP3 backend."""
 
     conversation = POP3Client
+    words = WORDS
 
-    def ready(self, *lines: bytes) -> None:
-        """Bring a backend with these capabilities to where the login is next."""
-        self.begin()
+    def tell(self, *lines: bytes) -> bytes:
+        """By CAPA's answer."""
         self.assertEqual(self.hear(HELLO), b"CAPA\r\n")
+        return self.hear(capabilities(*lines))
+
+    def tellAgain(self, *lines: bytes) -> None:
+        """By the same."""
         self.hear(capabilities(*lines))
+
+    def offering(self, *mechanisms: bytes) -> tuple[bytes, ...]:
+        """SASL's line alone."""
+        return (b"SASL " + b" ".join(mechanisms),)
+
+    def introduced(self, *lines: bytes) -> bytes:
+        """By XCLIENT, behind the capabilities."""
+        self.begin(XCLIENT)
+        heard = self.hear(INVITATION) + self.hear(capabilities(*lines)) + self.hear(b"+OK\r\n")
         self.assertReady()
+        return heard
 
 
-class GreetingTests(POP3Case):
+class GreetingTests(contract.GreetingContract, POP3Case):
     """What a backend says first."""
-
-    def test_capabilitiesAreAskedOnce(self) -> None:
-        """Then the login is next."""
-        self.ready(*ALL)
 
     def test_backendWithoutCAPA(self) -> None:
         """It has USER and PASS."""
@@ -68,47 +93,9 @@ class GreetingTests(POP3Case):
         self.assertReady()
         self.assertEqual(self.login(), b"USER ann\r\n")
 
-    def test_errorMayBeTriedAgain(self) -> None:
-        """A backend that greets with -ERR is full or stopping."""
-        self.begin()
-        self.hear(b"-ERR [SYS/TEMP] too many connections\r\n")
-        self.assertFailed(Stage.GREETING, retry=True)
 
-    def test_garbage(self) -> None:
-        """Another protocol's greeting is a failure."""
-        for greeting in (b"* OK hi\r\n", b"220 hi\r\n", b"\r\n", b"+ hi\r\n"):
-            self.begin()
-            self.hear(greeting)
-            self.assertFailed(Stage.GREETING)
-
-
-class StartTLSTests(POP3Case):
+class StartTLSTests(contract.StartTLSContract, POP3Case):
     """STLS on the backend's leg."""
-
-    def test_capabilitiesAreAskedAgain(self) -> None:
-        """What was said before TLS does not count."""
-        self.begin(upgrading())
-        self.assertEqual(self.hear(HELLO), b"CAPA\r\n")
-        self.assertEqual(self.hear(capabilities(b"STLS", *ALL)), b"STLS\r\n")
-        self.assertEqual(self.consent(b"+OK go\r\n"), b"CAPA\r\n")
-        self.hear(capabilities(b"USER"))
-        self.assertReady()
-        self.assertEqual(self.login(), b"USER ann\r\n")
-
-    def test_attackerWhoStripsTheOfferGetsNothing(self) -> None:
-        """No offer, no login."""
-        self.begin(upgrading())
-        self.hear(HELLO)
-        self.assertEqual(self.hear(capabilities(*ALL)), b"")
-        self.assertFailed(Stage.PREPARE, retry=False)
-
-    def test_attackerWhoRefusesGetsNothing(self) -> None:
-        """STLS that is refused ends it."""
-        self.begin(upgrading())
-        self.hear(HELLO)
-        self.hear(capabilities(b"STLS", *ALL))
-        self.assertEqual(self.hear(b"-ERR not today\r\n"), b"")
-        self.assertFailed(Stage.PREPARE, retry=False)
 
 
 class IntroductionTests(POP3Case):
@@ -117,7 +104,7 @@ class IntroductionTests(POP3Case):
     def test_invitedProxySpeaksForItsClient(self) -> None:
         """Behind the capabilities, before the login, with one hop less."""
         self.begin(XCLIENT)
-        self.assertEqual(self.hear(b"+OK [XCLIENT] ready\r\n"), b"CAPA\r\n")
+        self.assertEqual(self.hear(INVITATION), b"CAPA\r\n")
         self.assertEqual(self.hear(capabilities(*ALL)), INTRODUCTION)
         self.assertNoResult(self.prepared)
         self.hear(b"+OK Updated\r\n")
@@ -134,7 +121,7 @@ class IntroductionTests(POP3Case):
     def test_refusedIntroductionIsAFailure(self) -> None:
         """The backend would take us for the client, and count its failures against us."""
         self.begin(XCLIENT)
-        self.hear(b"+OK [XCLIENT] ready\r\n")
+        self.hear(INVITATION)
         self.hear(capabilities(*ALL))
         self.hear(b"-ERR not you\r\n")
         self.assertFailed(Stage.PREPARE)
@@ -143,29 +130,14 @@ class IntroductionTests(POP3Case):
         """What came from elsewhere is in xtext."""
         origin = attrs.evolve(ORIGIN, session='a+b=(c)"{9}', client=Address("2001:db8::7", 1))
         self.begin(XCLIENT, origin)
-        self.hear(b"+OK [XCLIENT] ready\r\n")
+        self.hear(INVITATION)
         heard = self.hear(capabilities(*ALL))
         self.assertIn(b" SESSION=a+2Bb+3D+28c+29+22+7B9+7D TTL=", heard)
         self.assertIn(b" ADDR=2001:db8::7 ", heard)
 
 
-class LoginTests(POP3Case):
+class LoginTests(contract.LoginContract, POP3Case):
     """How a login is replayed, and what its answer is taken for."""
-
-    def test_plain(self) -> None:
-        """One line where PLAIN is offered; the answer is passed on."""
-        self.ready(*ALL)
-        self.assertEqual(self.login(), b"AUTH PLAIN %b\r\n" % ANN64)
-        self.hear(b"+OK 2 messages\r\n")
-        self.assertResult(Verdict.ACCEPTED, b"+OK 2 messages")
-
-    def test_emptyChallengeBehindTheInitialResponse(self) -> None:
-        """A backend that asks once more has not understood: the password is not said twice."""
-        self.ready(*ALL)
-        self.login()
-        self.assertEqual(self.hear(b"+ \r\n"), b"*\r\n")
-        self.hear(b"-ERR cancelled\r\n")
-        self.assertResult(Verdict.REFUSED, b"-ERR cancelled")
 
     def test_userAndPass(self) -> None:
         """A backend without PLAIN gets them, each after its answer."""
@@ -194,8 +166,8 @@ class LoginTests(POP3Case):
             self.hear(replies)
             self.assertUnanswered()
 
-    def test_commandsCannotBeInjected(self) -> None:
-        """A name or password with a line end has no place in USER and PASS: nothing is sent."""
+    def test_linesCannotBeInjectedByUSERAndPASS(self) -> None:
+        """A name or password with a line end has no place there: nothing is sent."""
         for user, password in (
             (b"ann\r\nDELE 1", b"x"),
             (b"ann\nDELE 1", b"x"),
@@ -205,110 +177,10 @@ class LoginTests(POP3Case):
             self.ready(b"USER")
             self.assertEqual(self.login(sasl.fromPassword(user, password)), b"")
             self.assertUnanswered(Stage.UNSUPPORTED)
-            self.ready(*ALL)
-            line = b64encode(b"\0%b\0%b" % (user, password))
-            heard = self.login(sasl.fromPassword(user, password))
-            self.assertEqual(heard, b"AUTH PLAIN %b\r\n" % line)
-
-    def test_loginMechanism(self) -> None:
-        """A backend that has only that gets it."""
-        self.ready(b"SASL LOGIN")
-        self.assertEqual(self.login(), b"AUTH LOGIN %b\r\n" % b64encode(b"ann"))
-        self.assertEqual(self.hear(b"+ UGFzc3dvcmQ6\r\n"), b64encode(b"secret") + b"\r\n")
-        self.hear(b"+OK in\r\n")
-        self.assertResult(Verdict.ACCEPTED, b"+OK in")
-
-    def test_noWayToLogIn(self) -> None:
-        """What the backend cannot take is not sent in any form."""
-        for line, credentials in (
-            (b"SASL CRAM-MD5", ANN),
-            (b"USER", MASTER),
-            (b"SASL LOGIN", MASTER),
-            (b"SASL PLAIN XOAUTH2", BEARER),
-        ):
-            self.ready(line)
-            self.assertEqual(self.login(credentials), b"", line)
-            self.assertUnanswered(Stage.UNSUPPORTED)
-
-    def test_refusals(self) -> None:
-        """An error is a refusal, unless its code says nothing of the password."""
-        for reply, verdict in (
-            (b"-ERR [AUTH] no", Verdict.REFUSED),
-            (b"-ERR", Verdict.REFUSED),
-            (b"-ERR the word [SYS/TEMP] in a text", Verdict.REFUSED),
-            (b"-ERR [SYS/TEMP] later", Verdict.TEMPORARY),
-            (b"-ERR [sys/temp] later", Verdict.TEMPORARY),
-            (b"-ERR [SYS/PERM] broken", Verdict.TEMPORARY),
-            (b"-ERR [IN-USE] locked", Verdict.TEMPORARY),
-            (b"-ERR [LOGIN-DELAY] slowly", Verdict.TEMPORARY),
-        ):
-            self.ready(*ALL)
-            self.login()
-            self.hear(reply + b"\r\n")
-            self.assertResult(verdict, reply)
-
-    def test_nonsenseIsNoAnswer(self) -> None:
-        """Neither is a backend that leaves."""
-        self.ready(*ALL)
-        self.login()
-        self.hear(b"250 OK\r\n")
-        self.assertUnanswered()
-        self.ready(*ALL)
-        self.login()
-        self.backend.hangUp()
-        self.network.pump()
-        self.assertUnanswered()
-
-    def test_secretsComeLast(self) -> None:
-        """Up to the login's own line nothing that a backend hears holds a secret."""
-        self.begin(XCLIENT)
-        heard = self.hear(b"+OK [XCLIENT] ready\r\n") + self.hear(capabilities(b"USER"))
-        heard += self.hear(b"+OK\r\n") + self.login()
-        for secret in SECRETS:
-            self.assertNotIn(secret, heard)
 
 
-class ChallengeTests(POP3Case):
+class ChallengeTests(contract.ChallengeContract, contract.LongTokenContract, POP3Case):
     """OAuth: the backend's error challenge."""
-
-    def test_challengeIsPutAndItsAnswerSent(self) -> None:
-        """Both directions without base64; the refusal after it is the answer to the login."""
-        for credentials, answer in ((BEARER, b"\1"), (XOAUTH2, b"")):
-            self.ready(*ALL)
-            self.challengeAnswer = answer
-            self.login(credentials)
-            sent = self.hear(b"+ eyJzdGF0dXMiOiI0MDEifQ==\r\n")
-            self.assertEqual(self.asked, [b'{"status":"401"}'])
-            self.assertEqual(sent, b64encode(answer) + b"\r\n")
-            self.hear(b"-ERR [AUTH] bad token\r\n")
-            self.assertResult(Verdict.REFUSED, b"-ERR [AUTH] bad token")
-
-    def test_noAnswerCancels(self) -> None:
-        """A client that cancels makes us cancel."""
-        self.ready(*ALL)
-        self.login(BEARER)
-        self.assertEqual(self.hear(b"+ e30=\r\n"), b"*\r\n")
-
-    def test_longTokenWaitsForTheContinuation(self) -> None:
-        """What does not fit into a command of 255 bytes is sent alone."""
-        self.ready(*ALL)
-        self.assertEqual(self.login(HUGE), b"AUTH OAUTHBEARER\r\n")
-        self.assertEqual(self.hear(b"+ \r\n"), HUGE64 + b"\r\n")
-        self.hear(b"+OK in\r\n")
-        self.assertResult(Verdict.ACCEPTED, b"+OK in")
-        self.assertEqual(self.asked, [])
-
-    def test_shortTokenGoesAtOnce(self) -> None:
-        """255 bytes are the limit, line end included."""
-        self.ready(*ALL)
-        self.assertEqual(self.login(BEARER), b"AUTH OAUTHBEARER %b\r\n" % BEARER64)
-
-    def test_malformedChallenge(self) -> None:
-        """A challenge that is not base64 is the backend's failure."""
-        self.ready(*ALL)
-        self.login(BEARER)
-        self.hear(b"+ !!!\r\n")
-        self.assertUnanswered()
 
 
 class LinesTests(GreetingTests, StartTLSTests, IntroductionTests, LoginTests, ChallengeTests):
@@ -323,16 +195,8 @@ class BytesTests(GreetingTests, StartTLSTests, IntroductionTests, LoginTests, Ch
     segments = Segments.BYTES
 
 
-class InjectionTests(POP3Case):
+class InjectionTests(contract.InjectionContract, POP3Case):
     """What depends on the segments that the network makes, and what never ends."""
-
-    def test_responsesInjectedBehindTheConsentAbort(self) -> None:
-        """Words in the clear behind STLS's +OK are not taken for the backend's own."""
-        self.begin(upgrading())
-        self.hear(HELLO)
-        self.hear(capabilities(b"STLS"))
-        self.hear(b"+OK go\r\n" + capabilities(*ALL))
-        self.assertFailed(Stage.PREPARE, retry=False)
 
     def test_endlessLists(self) -> None:
         """Neither a long list of capabilities nor one of empty lines is read for ever."""
@@ -342,6 +206,6 @@ class InjectionTests(POP3Case):
             self.hear(b"+OK here\r\n" + (line + b"\r\n") * 40_000)
             self.assertFailed(Stage.PREPARE)
 
-    def test_factoryMakesClients(self) -> None:
-        """The factory makes this conversation."""
-        self.assertIsInstance(POP3ClientFactory(Network()).buildProtocol(None), POP3Client)
+
+class FactoryTests(contract.FactoryContract, POP3Case):
+    """What a dialled connection is."""

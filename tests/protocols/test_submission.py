@@ -10,7 +10,7 @@ from mailproxy.protocols.submission import SubmissionServer, SubmissionServerFac
 from mailproxy.stream import MAX_LINE
 from tests.protocols import servercontract as contract
 from tests.protocols.talk import ORIGIN, moved, plain, serverSettings, startTLS
-from tests.protocols.words import Exchange, Introduction, ServerWords
+from tests.protocols.words import Exchange, ServerWords, byXCLIENT
 from tests.support import Segments
 
 HELLO = b"EHLO there.example\r\n"
@@ -74,20 +74,12 @@ WORDS = ServerWords(
     accepted=((b"", b"235 in"), (b"235-2.7.0 well,\r\n", b"235 2.7.0 in")),
     refused=(b"535-5.7.8 no,\r\n", b"535 5.7.8 db7: no such user"),
     later=(b"454 4.7.0 db7: later", b"421 4.3.2 db7: going down"),
-    introduction=Introduction(
-        line=b"XCLIENT ADDR=IPV6:2001:db8::7 PORT=5123 HELO=far+2Bout PROTO=ESMTP SESSION=one "
-        b"TTL=3 LOGIN=root NAME=[UNAVAILABLE]\r\n",
+    introduction=byXCLIENT(
+        b"ADDR=IPV6:2001:db8::7 PORT=5123 HELO=far+2Bout PROTO=ESMTP SESSION=one TTL=3 "
+        b"LOGIN=root NAME=[UNAVAILABLE]",
         answer=b"220 [192.0.2.1] ESMTP ready\r\n",
         origin=moved(client=Address("2001:db8::7", 5123), helo=b"far+out", session="one", ttl=3),
-        forged=b"XCLIENT ADDR=192.0.2.66\r\n",
         refusal=BAD,
-        malformed=(
-            b"XCLIENT ADDR\r\n",
-            b"XCLIENT TTL=3 X\r\n",
-            b"XCLIENT ADDR=+ZZ\r\n",
-            b"XCLIENT TTL=2 SESSION=a+\r\n",
-            b"XCLIENT TTL=2 HELO=+0\r\n",
-        ),
     ),
 )
 

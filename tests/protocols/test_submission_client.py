@@ -7,27 +7,16 @@ from mailproxy.errors import Stage
 from mailproxy.origin import Address, Origin
 from mailproxy.protocols.base import Verdict
 from mailproxy.protocols.submission import SubmissionClient, SubmissionClientFactory
-from tests.protocols.backend import (
-    ANN,
-    ANN64,
-    BEARER,
-    HUGE,
-    HUGE64,
-    MASTER,
-    PLAINTEXT,
-    SECRETS,
-    XCLIENT,
-    XOAUTH2,
-    BackendCase,
-    upgrading,
-)
+from tests.protocols import clientcontract as contract
+from tests.protocols.backend import ANN, PLAINTEXT, XCLIENT
 from tests.protocols.talk import moved
-from tests.support import Network, Segments
+from tests.protocols.words import ClientWords, Exchange
+from tests.support import Segments
 
 GREETING = b"220 mail ESMTP\r\n"
 NAMED = moved(helo=b"there.example")
 EHLO = b"EHLO there.example\r\n"
-ALL = b"AUTH PLAIN LOGIN OAUTHBEARER XOAUTH2"
+AUTH = b"AUTH PLAIN LOGIN OAUTHBEARER XOAUTH2"
 ATTRIBUTES = b"XCLIENT NAME ADDR PORT PROTO HELO LOGIN DESTADDR DESTPORT"
 
 
@@ -37,25 +26,71 @@ def extensions(*words: bytes) -> bytes:
     return b"".join(b"250-%b\r\n" % each for each in most) + b"250 %b\r\n" % last
 
 
-class SubmissionCase(BackendCase):
+WORDS = ClientWords(
+    factory=SubmissionClientFactory,
+    exchange=Exchange(b"AUTH %b", challenge=b"334 %b\r\n"),
+    garbage=(b"* OK hi\r\n", b"+OK hi\r\n", b"\r\n", b"220hi\r\n", b"22 hi\r\n"),
+    full=(b"421 4.3.2 full\r\n", b"554-no\r\n554 service\r\n"),
+    all=(AUTH,),
+    offer=b"STARTTLS",
+    startTLS=b"STARTTLS\r\n",
+    consent=b"220 go\r\n",
+    dissent=b"502 not today\r\n",
+    injected=extensions(AUTH),
+    again=EHLO,
+    accepted=((b"235-2.7.0 well,\r\n235-\r\n", b"235 2.7.0 in"), (b"", b"235 in")),
+    verdicts=(
+        (b"535 5.7.8 no", Verdict.REFUSED),
+        (b"535", Verdict.REFUSED),
+        (b"534 5.7.9 too weak", Verdict.REFUSED),
+        (b"454 4.7.0 later", Verdict.TEMPORARY),
+        (b"421 4.3.2 closing", Verdict.TEMPORARY),
+        (b"432 4.7.12 change it", Verdict.TEMPORARY),
+    ),
+    nonsense=(
+        b"250 ok\r\n",
+        b"354 go\r\n",
+        b"220 hi\r\n",
+        b"+OK\r\n",
+        b"\r\n",
+        b"535 a\nb\r\n",
+        b"5350 no\r\n",
+    ),
+    useless=((b"SIZE", ANN), (b"AUTH", ANN)),
+)
+
+
+class SubmissionCase(contract.ClientCase):
     """A conversation with a submission backend."""
 
     conversation = SubmissionClient
+    words = WORDS
+    origin = NAMED
 
-    def ready(self, *words: bytes) -> None:
-        """Bring a backend with these extensions to where the login is next."""
-        self.begin(origin=NAMED)
+    def tell(self, *words: bytes) -> bytes:
+        """By EHLO's answer."""
         self.assertEqual(self.hear(GREETING), EHLO)
+        return self.hear(extensions(*words))
+
+    def tellAgain(self, *words: bytes) -> None:
+        """By the same."""
         self.hear(extensions(*words))
+
+    def offering(self, *mechanisms: bytes) -> tuple[bytes, ...]:
+        """AUTH's line."""
+        return (b"AUTH " + b" ".join(mechanisms),)
+
+    def introduced(self, *words: bytes) -> bytes:
+        """By XCLIENT; then the backend greets anew, and EHLO is said again."""
+        self.begin(XCLIENT)
+        heard = self.hear(GREETING) + self.hear(extensions(ATTRIBUTES))
+        heard += self.hear(GREETING) + self.hear(extensions(*words))
         self.assertReady()
+        return heard
 
 
-class GreetingTests(SubmissionCase):
+class GreetingTests(contract.GreetingContract, SubmissionCase):
     """What a backend says first."""
-
-    def test_clientsOwnNameIsSaid(self) -> None:
-        """Once; then the login is next."""
-        self.ready(ALL)
 
     def test_clientWithoutANameIsItsAddress(self) -> None:
         """As an address literal (RFC 5321, section 4.1.3)."""
@@ -65,75 +100,36 @@ class GreetingTests(SubmissionCase):
 
     def test_severalLinesAreOneGreeting(self) -> None:
         """EHLO waits for the last."""
-        self.begin(origin=NAMED)
+        self.begin()
         self.assertEqual(self.hear(b"220-mail\r\n"), b"")
         self.assertEqual(self.hear(b"220 ESMTP\r\n"), EHLO)
         self.assertEqual(self.client.opening, b"220-mail\r\n220 ESMTP\r\n")
 
-    def test_refusalMayBeTriedAgain(self) -> None:
-        """A backend that does not greet is full or stopping."""
-        for greeting in (b"421 4.3.2 full\r\n", b"554-no\r\n554 service\r\n"):
-            self.begin()
-            self.hear(greeting)
-            self.assertFailed(Stage.GREETING, retry=True)
-
     def test_refusedNameIsTheEnd(self) -> None:
         """Only a temporary refusal may be tried again."""
         for reply, retry in ((b"501 what?\r\n", False), (b"421 full\r\n", True)):
-            self.begin(origin=NAMED)
+            self.begin()
             self.hear(GREETING)
             self.hear(reply)
             self.assertFailed(Stage.PREPARE, retry=retry)
 
-    def test_garbage(self) -> None:
-        """Another protocol's greeting is a failure, and so is a reply that is none."""
-        for greeting in (b"* OK hi\r\n", b"+OK hi\r\n", b"\r\n", b"220hi\r\n", b"22 hi\r\n"):
-            self.begin()
-            self.hear(greeting)
-            self.assertFailed(Stage.GREETING)
-
     def test_bareCodeIsAReply(self) -> None:
         """RFC 5321, section 4.2: text may be missing."""
-        self.begin(origin=NAMED)
+        self.begin()
         self.assertEqual(self.hear(b"220\r\n"), EHLO)
         self.hear(b"250\r\n")
         self.assertReady()
 
     def test_bareLFNeverEndsALine(self) -> None:
         """What could be read in two ways is not read."""
-        self.begin(origin=NAMED)
+        self.begin()
         self.assertEqual(self.hear(b"220 mail\n"), b"")
         self.hear(b"220 more\r\n")
         self.assertFailed(Stage.GREETING)
 
 
-class StartTLSTests(SubmissionCase):
+class StartTLSTests(contract.StartTLSContract, SubmissionCase):
     """STARTTLS on the backend's leg."""
-
-    def test_ehloIsSaidAgain(self) -> None:
-        """What was said before TLS does not count."""
-        self.begin(upgrading(), NAMED)
-        self.hear(GREETING)
-        self.assertEqual(self.hear(extensions(b"STARTTLS", ALL)), b"STARTTLS\r\n")
-        self.assertEqual(self.consent(b"220 go\r\n"), EHLO)
-        self.hear(extensions(b"AUTH LOGIN"))
-        self.assertReady()
-        self.assertEqual(self.login(), b"AUTH LOGIN YW5u\r\n")
-
-    def test_attackerWhoStripsTheOfferGetsNothing(self) -> None:
-        """No offer, no login."""
-        self.begin(upgrading(), NAMED)
-        self.hear(GREETING)
-        self.assertEqual(self.hear(extensions(ALL)), b"")
-        self.assertFailed(Stage.PREPARE, retry=False)
-
-    def test_attackerWhoRefusesGetsNothing(self) -> None:
-        """STARTTLS that is refused ends it."""
-        self.begin(upgrading(), NAMED)
-        self.hear(GREETING)
-        self.hear(extensions(b"STARTTLS", ALL))
-        self.assertEqual(self.hear(b"502 not today\r\n"), b"")
-        self.assertFailed(Stage.PREPARE, retry=False)
 
 
 class IntroductionTests(SubmissionCase):
@@ -143,7 +139,7 @@ class IntroductionTests(SubmissionCase):
         """What a backend with this offer is told."""
         self.begin(XCLIENT, origin)
         self.hear(GREETING)
-        return self.hear(extensions(offer, ALL))
+        return self.hear(extensions(offer, AUTH))
 
     def test_onlyWhatIsListedIsSaid(self) -> None:
         """Then the backend greets anew, and EHLO is said again."""
@@ -153,7 +149,7 @@ class IntroductionTests(SubmissionCase):
             b"HELO=there.example PROTO=ESMTP\r\n",
         )
         self.assertEqual(self.hear(b"220 mail again\r\n"), EHLO)
-        self.hear(extensions(ALL))
+        self.hear(extensions(AUTH))
         self.assertReady()
         self.assertEqual(self.client.opening, b"220 mail again\r\n")
 
@@ -181,7 +177,7 @@ class IntroductionTests(SubmissionCase):
         for offer in (b"SIZE", b"XCLIENT", b"XCLIENT NAME LOGIN"):
             self.assertEqual(self.introduction(offer), b"", offer)
             self.assertReady()
-        self.begin(PLAINTEXT, NAMED)
+        self.begin(PLAINTEXT)
         self.hear(GREETING)
         self.assertEqual(self.hear(extensions(ATTRIBUTES)), b"")
         self.assertReady()
@@ -200,35 +196,14 @@ class IntroductionTests(SubmissionCase):
             self.hear(reply)
             self.assertFailed(Stage.PREPARE, retry=retry)
 
-    def test_commandsCannotBeInjected(self) -> None:
+    def test_wordsCannotBeInjected(self) -> None:
         """What came from elsewhere is in xtext."""
         told = self.introduction(b"XCLIENT HELO SESSION", moved(helo=b"a=b+c", session="x=y"))
         self.assertEqual(told, b"XCLIENT SESSION=x+3Dy HELO=a+3Db+2Bc\r\n")
 
 
-class LoginTests(SubmissionCase):
+class LoginTests(contract.LoginContract, SubmissionCase):
     """How a login is replayed, and what its answer is taken for."""
-
-    def test_plain(self) -> None:
-        """One line where PLAIN is offered; the answer is passed on, all lines of it."""
-        self.ready(ALL)
-        self.assertEqual(self.login(), b"AUTH PLAIN %b\r\n" % ANN64)
-        self.hear(b"235-2.7.0 well,\r\n235-\r\n235 2.7.0 in\r\n")
-        self.assertResult(Verdict.ACCEPTED, b"235 2.7.0 in", b"235-2.7.0 well,\r\n235-\r\n")
-
-    def test_masterUserIsReplayedUnchanged(self) -> None:
-        """Both identities go to a backend that takes PLAIN."""
-        self.ready(ALL)
-        line = b"AUTH PLAIN %b\r\n" % b64encode(MASTER.response)
-        self.assertEqual(self.login(MASTER), line)
-
-    def test_loginMechanism(self) -> None:
-        """A backend without PLAIN gets LOGIN."""
-        self.ready(b"AUTH LOGIN NTLM")
-        self.assertEqual(self.login(), b"AUTH LOGIN YW5u\r\n")
-        self.assertEqual(self.hear(b"334 UGFzc3dvcmQ6\r\n"), b64encode(b"secret") + b"\r\n")
-        self.hear(b"235 in\r\n")
-        self.assertResult(Verdict.ACCEPTED, b"235 in")
 
     def test_longNameAndPasswordByLOGIN(self) -> None:
         """What does not fit into a command waits for its prompt."""
@@ -238,101 +213,9 @@ class LoginTests(SubmissionCase):
         self.assertEqual(self.hear(b"334 VXNlcm5hbWU6\r\n"), b64encode(user) + b"\r\n")
         self.assertEqual(self.hear(b"334 UGFzc3dvcmQ6\r\n"), b64encode(password) + b"\r\n")
 
-    def test_noWayToLogIn(self) -> None:
-        """What the backend cannot take is not sent in any form."""
-        for line, credentials in (
-            (b"SIZE", ANN),
-            (b"AUTH", ANN),
-            (b"AUTH NTLM", ANN),
-            (b"AUTH LOGIN", MASTER),
-            (b"AUTH PLAIN XOAUTH2", BEARER),
-        ):
-            self.ready(line)
-            self.assertEqual(self.login(credentials), b"", line)
-            self.assertUnanswered(Stage.UNSUPPORTED)
 
-    def test_commandsCannotBeInjected(self) -> None:
-        """Whatever a name or password holds is in base64."""
-        for mechanism in (b"AUTH PLAIN", b"AUTH LOGIN"):
-            self.ready(mechanism)
-            heard = self.login(sasl.fromPassword(b"ann\r\nQUIT", b"x\r\nMAIL FROM:<>"))
-            heard += self.hear(b"334 \r\n") if mechanism == b"AUTH LOGIN" else b""
-            self.assertNotIn(b"QUIT", heard)
-            self.assertNotIn(b"MAIL", heard)
-
-    def test_refusals(self) -> None:
-        """5xx is a refusal, 4xx is temporary: never the one for the other."""
-        for reply, verdict in (
-            (b"535 5.7.8 no", Verdict.REFUSED),
-            (b"535", Verdict.REFUSED),
-            (b"534 5.7.9 too weak", Verdict.REFUSED),
-            (b"454 4.7.0 later", Verdict.TEMPORARY),
-            (b"421 4.3.2 closing", Verdict.TEMPORARY),
-            (b"432 4.7.12 change it", Verdict.TEMPORARY),
-        ):
-            self.ready(ALL)
-            self.login()
-            self.hear(reply + b"\r\n")
-            self.assertResult(verdict, reply)
-
-    def test_nonsenseIsNoAnswer(self) -> None:
-        """Neither a code that does not belong there, nor no reply at all."""
-        for reply in (b"250 ok", b"354 go", b"220 hi", b"+OK", b"", b"535 a\nb", b"5350 no"):
-            self.ready(ALL)
-            self.login()
-            self.hear(reply + b"\r\n")
-            self.assertUnanswered()
-        self.ready(ALL)
-        self.login()
-        self.backend.hangUp()
-        self.network.pump()
-        self.assertUnanswered()
-
-    def test_secretsComeLast(self) -> None:
-        """Up to the login's own line nothing that a backend hears holds a secret."""
-        self.begin(XCLIENT, NAMED)
-        heard = self.hear(GREETING) + self.hear(extensions(ATTRIBUTES))
-        heard += self.hear(GREETING) + self.hear(extensions(b"AUTH LOGIN")) + self.login()
-        for secret in SECRETS:
-            self.assertNotIn(secret, heard)
-
-
-class ChallengeTests(SubmissionCase):
+class ChallengeTests(contract.ChallengeContract, contract.LongTokenContract, SubmissionCase):
     """OAuth: the backend's error challenge."""
-
-    def test_challengeIsPutAndItsAnswerSent(self) -> None:
-        """Both directions without base64; the refusal after it is the answer to the login."""
-        for credentials, answer in ((BEARER, b"\1"), (XOAUTH2, b"")):
-            self.ready(ALL)
-            self.challengeAnswer = answer
-            self.login(credentials)
-            sent = self.hear(b"334 eyJzdGF0dXMiOiI0MDEifQ==\r\n")
-            self.assertEqual(self.asked, [b'{"status":"401"}'])
-            self.assertEqual(sent, b64encode(answer) + b"\r\n")
-            self.hear(b"535 5.7.8 bad token\r\n")
-            self.assertResult(Verdict.REFUSED, b"535 5.7.8 bad token")
-
-    def test_noAnswerCancels(self) -> None:
-        """A client that cancels makes us cancel."""
-        self.ready(ALL)
-        self.login(BEARER)
-        self.assertEqual(self.hear(b"334 e30=\r\n"), b"*\r\n")
-
-    def test_longTokenWaitsForTheContinuation(self) -> None:
-        """What does not fit into a command of 512 bytes is sent alone."""
-        self.ready(ALL)
-        self.assertEqual(self.login(HUGE), b"AUTH OAUTHBEARER\r\n")
-        self.assertEqual(self.hear(b"334 \r\n"), HUGE64 + b"\r\n")
-        self.hear(b"235 in\r\n")
-        self.assertResult(Verdict.ACCEPTED, b"235 in")
-        self.assertEqual(self.asked, [])
-
-    def test_malformedChallenge(self) -> None:
-        """A challenge that is not base64 is the backend's failure."""
-        self.ready(ALL)
-        self.login(BEARER)
-        self.hear(b"334 !!!\r\n")
-        self.assertUnanswered()
 
 
 class LinesTests(GreetingTests, StartTLSTests, IntroductionTests, LoginTests, ChallengeTests):
@@ -347,20 +230,12 @@ class BytesTests(GreetingTests, StartTLSTests, IntroductionTests, LoginTests, Ch
     segments = Segments.BYTES
 
 
-class InjectionTests(SubmissionCase):
+class InjectionTests(contract.InjectionContract, SubmissionCase):
     """What depends on the segments that the network makes, and what never ends."""
-
-    def test_repliesInjectedBehindTheConsentAbort(self) -> None:
-        """Words in the clear behind STARTTLS's 220 are not taken for the backend's own."""
-        self.begin(upgrading(), NAMED)
-        self.hear(GREETING)
-        self.hear(extensions(b"STARTTLS"))
-        self.hear(b"220 go\r\n" + extensions(ALL))
-        self.assertFailed(Stage.PREPARE, retry=False)
 
     def test_endlessReplies(self) -> None:
         """A reply whose last line does not come is not read for ever."""
-        self.begin(origin=NAMED)
+        self.begin()
         self.hear(GREETING)
         self.hear(b"250-\r\n" * 40_000)
         self.assertFailed(Stage.PREPARE)
@@ -368,7 +243,6 @@ class InjectionTests(SubmissionCase):
         self.hear(b"220 " + b"x" * 1_000_000)
         self.assertFailed(Stage.GREETING)
 
-    def test_factoryMakesClients(self) -> None:
-        """The factory makes this conversation."""
-        made = SubmissionClientFactory(Network()).buildProtocol(None)
-        self.assertIsInstance(made, SubmissionClient)
+
+class FactoryTests(contract.FactoryContract, SubmissionCase):
+    """What a dialled connection is."""

@@ -11,7 +11,7 @@ import attrs
 from mailproxy.errors import Refusal
 from mailproxy.origin import Origin
 from mailproxy.protocols.base import Verdict
-from mailproxy.protocols.client import ProxyClient, ProxyClientFactory
+from mailproxy.protocols.client import ProxyClientFactory
 from mailproxy.protocols.server import ProxyServer, ProxyServerFactory
 from mailproxy.sasl import Credentials
 
@@ -63,6 +63,24 @@ class Introduction:
     forged: bytes
     refusal: bytes
     malformed: tuple[bytes, ...]
+
+
+def byXCLIENT(words: bytes, answer: bytes, origin: Origin, refusal: bytes) -> Introduction:
+    """An introduction by XCLIENT."""
+    return Introduction(
+        line=b"XCLIENT %b\r\n" % words,
+        answer=answer,
+        origin=origin,
+        forged=b"XCLIENT ADDR=192.0.2.66\r\n",
+        refusal=refusal,
+        malformed=(
+            b"XCLIENT ADDR\r\n",
+            b"XCLIENT TTL=3 X\r\n",
+            b"XCLIENT ADDR=+ZZ\r\n",
+            b"XCLIENT TTL=2 SESSION=a+\r\n",
+            b"XCLIENT TTL=2 HELO=+0\r\n",
+        ),
+    )
 
 
 @attrs.frozen
@@ -128,6 +146,7 @@ class ClientWords:
     :ivar all: the capabilities of a backend that takes every mechanism.
     :ivar offer: the capability that offers TLS.
     :ivar startTLS: how we ask for it, `consent` and `dissent` the backend's answers.
+    :ivar injected: what an attacker may put behind the consent.
     :ivar again: what we ask inside TLS.
     :ivar accepted: preambles and final replies, without tag and line end, that let a client in.
     :ivar verdicts: final replies that do not, and what each is taken for; the first is a refusal.
@@ -135,7 +154,6 @@ class ClientWords:
     :ivar useless: capabilities of a backend that cannot take these credentials.
     """
 
-    client: type[ProxyClient]
     factory: type[ProxyClientFactory]
     exchange: Exchange
     garbage: tuple[bytes, ...]
@@ -145,6 +163,7 @@ class ClientWords:
     startTLS: bytes
     consent: bytes
     dissent: bytes
+    injected: bytes
     again: bytes
     accepted: tuple[tuple[bytes, bytes], ...]
     verdicts: tuple[tuple[bytes, Verdict], ...]
