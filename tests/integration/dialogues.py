@@ -23,6 +23,9 @@ class Dialogue(ABC):
     :cvar private: a secret that came in the clear.
     :cvar unknown: a mechanism that is not offered.
     :cvar hidden: the whole answer to a refused login where the backend's words are hidden.
+    :cvar exchange: begins a SASL exchange; takes the mechanism.
+    :cvar upgrade: asks for TLS, and how the consent begins.
+    :cvar noop: does nothing.
     """
 
     protocol: ClassVar[str]
@@ -33,14 +36,22 @@ class Dialogue(ABC):
     private: ClassVar[bytes]
     unknown: ClassVar[bytes]
     hidden: ClassVar[bytes]
+    exchange: ClassVar[bytes]
+    upgrade: ClassVar[tuple[bytes, bytes]]
+    noop: ClassVar[bytes] = b"NOOP"
 
-    @abstractmethod
     def greet(self, client: LineClient) -> bytes:
-        """Read the greeting, say hello; what the server said."""
+        """Read the greeting, say hello where that is usual; what the server said."""
+        return client.readLine()
 
-    @abstractmethod
-    def requestTLS(self, client: LineClient) -> None:
-        """Ask for TLS and read the consent."""
+    def ask(self, client: LineClient, line: bytes) -> bytes:
+        """Send a line and read the answer."""
+        client.send(line + b"\r\n")
+        return self.answer(client)
+
+    def answer(self, client: LineClient) -> bytes:
+        """Read one answer; LF between its lines, if it may have more than one."""
+        return client.readLine()
 
     def startTLS(self, client: LineClient, context: ssl.SSLContext) -> bytes:
         """Upgrade; what the server says after it."""
@@ -48,27 +59,39 @@ class Dialogue(ABC):
         client.startTLS(context)
         return self.secured(client)
 
+    def requestTLS(self, client: LineClient) -> None:
+        """Ask for TLS and read the consent."""
+        command, consent = self.upgrade
+        assert self.ask(client, command).startswith(consent), "no TLS"
+
     def secured(self, client: LineClient) -> bytes:
         """Say or read what comes after the handshake."""
         return b""
 
-    @abstractmethod
     def authenticate(
         self, client: LineClient, mechanism: str, initial: bytes | None = None
     ) -> bytes:
         """Begin a SASL exchange, the message not yet in base64; the answer, which may ask."""
+        words = [self.exchange % mechanism.encode()]
+        if initial is not None:
+            words.append(self.written(initial))
+        return self.ask(client, b" ".join(words))
 
-    @abstractmethod
     def reply(self, client: LineClient, message: bytes) -> bytes:
         """Answer a challenge, the message not yet in base64."""
+        return self.ask(client, self.written(message))
+
+    def written(self, message: bytes) -> bytes:
+        """A SASL message as a client writes it."""
+        return base64Of(message)
 
     @abstractmethod
     def challenge(self, answer: bytes) -> bytes | None:
         """What an answer asks, base64 removed; None if it is final."""
 
-    @abstractmethod
     def idle(self, client: LineClient) -> bytes:
-        """Say NOOP; the answer."""
+        """Do nothing; the answer."""
+        return self.ask(client, self.noop)
 
     def logIn(self, client: LineClient, account: Account) -> bytes:
         """Log in by PLAIN with an initial response, any bytes for a password."""
@@ -85,40 +108,19 @@ class IMAP(Dialogue):
     private = rb"a NO \[PRIVACYREQUIRED\] "
     unknown = rb"a NO "
     hidden = b"a NO [AUTHENTICATIONFAILED] Authentication failed."
+    exchange = b"a AUTHENTICATE %b"
+    upgrade = (b"s STARTTLS", b"s OK")
+    noop = b"n NOOP"
 
-    def greet(self, client: LineClient) -> bytes:
-        """Nothing but reading."""
-        return client.readLine()
-
-    def requestTLS(self, client: LineClient) -> None:
-        """By STARTTLS."""
-        assert client.command(b"s STARTTLS")[-1].startswith(b"s OK"), "no STARTTLS"
-
-    def authenticate(
-        self, client: LineClient, mechanism: str, initial: bytes | None = None
-    ) -> bytes:
-        """By AUTHENTICATE."""
-        words = [b"a AUTHENTICATE", mechanism.encode()]
-        client.send(b" ".join(words if initial is None else [*words, base64Of(initial)]) + b"\r\n")
-        return self._answer(client)
-
-    def reply(self, client: LineClient, message: bytes) -> bytes:
-        """A line of base64."""
-        client.send(base64Of(message) + b"\r\n")
-        return self._answer(client)
+    def answer(self, client: LineClient) -> bytes:
+        """Read on to a tagged line, or one that asks."""
+        while (line := client.readLine()).startswith(b"* "):
+            pass
+        return line
 
     def challenge(self, answer: bytes) -> bytes | None:
         """A line that begins with `+`."""
         return b64decode(answer[2:]) if answer.startswith(b"+") else None
-
-    def idle(self, client: LineClient) -> bytes:
-        """By NOOP."""
-        return client.command(b"n NOOP")[-1]
-
-    def _answer(self, client: LineClient) -> bytes:
-        while (line := client.readLine()).startswith(b"* "):
-            pass
-        return line
 
 
 class POP3(Dialogue):
@@ -131,40 +133,12 @@ class POP3(Dialogue):
     private = rb"-ERR "
     unknown = rb"-ERR "
     hidden = b"-ERR [AUTH] Authentication failed."
-
-    def greet(self, client: LineClient) -> bytes:
-        """Nothing but reading."""
-        return client.readLine()
-
-    def requestTLS(self, client: LineClient) -> None:
-        """By STLS."""
-        assert self.ask(client, b"STLS").startswith(b"+OK"), "no STLS"
-
-    def authenticate(
-        self, client: LineClient, mechanism: str, initial: bytes | None = None
-    ) -> bytes:
-        """By AUTH."""
-        words = [b"AUTH", mechanism.encode()]
-        return self.ask(
-            client, b" ".join(words if initial is None else [*words, base64Of(initial)])
-        )
-
-    def reply(self, client: LineClient, message: bytes) -> bytes:
-        """A line of base64."""
-        return self.ask(client, base64Of(message))
+    exchange = b"AUTH %b"
+    upgrade = (b"STLS", b"+OK")
 
     def challenge(self, answer: bytes) -> bytes | None:
         """A line that begins with `+` and a space."""
         return b64decode(answer[2:]) if answer.startswith(b"+ ") else None
-
-    def idle(self, client: LineClient) -> bytes:
-        """By NOOP."""
-        return self.ask(client, b"NOOP")
-
-    def ask(self, client: LineClient, line: bytes) -> bytes:
-        """Send a line and read one."""
-        client.send(line + b"\r\n")
-        return client.readLine()
 
     def list(self, client: LineClient, line: bytes) -> list[bytes]:
         """Send a line and read the lines up to the dot, which is not among them."""
@@ -183,6 +157,8 @@ class Submission(Dialogue):
     private = rb"538 5\.7\.11 "
     unknown = rb"504 5\.5\.4 "
     hidden = b"535 5.7.8 Authentication failed."
+    exchange = b"AUTH %b"
+    upgrade = (b"STARTTLS", b"220 ")
     name: ClassVar[bytes] = b"client.example"
     """What the client calls itself."""
 
@@ -191,46 +167,20 @@ class Submission(Dialogue):
         self.answer(client)
         return self.ask(client, b"EHLO " + self.name)
 
-    def requestTLS(self, client: LineClient) -> None:
-        """By STARTTLS."""
-        assert self.ask(client, b"STARTTLS").startswith(b"220 "), "no STARTTLS"
-
     def secured(self, client: LineClient) -> bytes:
         """Say EHLO again."""
         return self.ask(client, b"EHLO " + self.name)
 
-    def authenticate(
-        self, client: LineClient, mechanism: str, initial: bytes | None = None
-    ) -> bytes:
-        """By AUTH."""
-        words = [b"AUTH", mechanism.encode()]
-        return self.ask(
-            client, b" ".join(words if initial is None else [*words, base64Of(initial)])
-        )
-
-    def reply(self, client: LineClient, message: bytes) -> bytes:
-        """A line of base64."""
-        return self.ask(client, base64Of(message))
-
-    def challenge(self, answer: bytes) -> bytes | None:
-        """A reply of code 334."""
-        return b64decode(answer[4:]) if answer.startswith(b"334 ") else None
-
-    def idle(self, client: LineClient) -> bytes:
-        """By NOOP."""
-        return self.ask(client, b"NOOP")
-
-    def ask(self, client: LineClient, line: bytes) -> bytes:
-        """Send a line and read a reply."""
-        client.send(line + b"\r\n")
-        return self.answer(client)
-
     def answer(self, client: LineClient) -> bytes:
-        """Read a reply, all lines of it, LF between them."""
+        """Read a reply, all lines of it."""
         lines = [client.readLine()]
         while lines[-1][3:4] == b"-":
             lines.append(client.readLine())
         return b"\n".join(lines)
+
+    def challenge(self, answer: bytes) -> bytes | None:
+        """A reply of code 334."""
+        return b64decode(answer[4:]) if answer.startswith(b"334 ") else None
 
 
 class ManageSieve(Dialogue):
@@ -243,48 +193,30 @@ class ManageSieve(Dialogue):
     private = rb"NO \(ENCRYPT-NEEDED\) "
     unknown = rb"NO "
     hidden = b'NO "Authentication failed."'
+    exchange = b'AUTHENTICATE "%b"'
+    upgrade = (b"STARTTLS", b"OK")
 
     def greet(self, client: LineClient) -> bytes:
         """Read the capability block."""
         return b"\n".join(client.readUntil(b"OK"))
 
-    def requestTLS(self, client: LineClient) -> None:
-        """By STARTTLS."""
-        assert self.ask(client, b"STARTTLS").startswith(b"OK"), "no STARTTLS"
-
     def secured(self, client: LineClient) -> bytes:
         """The block comes again by itself."""
         return self.greet(client)
 
-    def authenticate(
-        self, client: LineClient, mechanism: str, initial: bytes | None = None
-    ) -> bytes:
-        """By AUTHENTICATE; long messages as literals."""
-        words = b'AUTHENTICATE "%b"' % mechanism.encode()
-        return self.ask(client, words if initial is None else words + b" " + _string(initial))
+    def written(self, message: bytes) -> bytes:
+        """A string; long messages are literals."""
+        text = base64Of(message)
+        return b'"%b"' % text if len(text) < 1000 else b"{%d+}\r\n%b" % (len(text), text)
 
-    def reply(self, client: LineClient, message: bytes) -> bytes:
-        """A string."""
-        return self.ask(client, _string(message))
-
-    def challenge(self, answer: bytes) -> bytes | None:
-        """A string alone, quoted or a literal."""
-        found = re.match(rb'"(.*)"\Z|\{\d+\}\n(.*)\Z', answer)
-        return b64decode(found[1] or found[2] or b"") if found else None
-
-    def idle(self, client: LineClient) -> bytes:
-        """By NOOP."""
-        return self.ask(client, b"NOOP")
-
-    def ask(self, client: LineClient, line: bytes) -> bytes:
-        """Send a line and read a response, literals and all, LF between its lines."""
-        client.send(line + b"\r\n")
+    def answer(self, client: LineClient) -> bytes:
+        """Read a response, literals and all."""
         answer = client.readLine()
         while found := re.search(rb"\{(\d+)\}\Z", answer):
             answer += b"\n" + client.readExactly(int(found[1])) + client.readLine()
         return answer
 
-
-def _string(message: bytes) -> bytes:
-    text = base64Of(message)
-    return b'"%b"' % text if len(text) < 1000 else b"{%d+}\r\n%b" % (len(text), text)
+    def challenge(self, answer: bytes) -> bytes | None:
+        """A string alone, quoted or a literal."""
+        found = re.match(rb'"(.*)"\Z|\{\d+\}\n(.*)\Z', answer)
+        return b64decode(found[1] or found[2] or b"") if found else None
