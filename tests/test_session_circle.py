@@ -29,8 +29,8 @@ class CircleCase(StageCase):
             )
         )
         client = stage.enter("203.0.113.9")
-        stage.ask(client, each.hello)
-        stage.ask(client, each.login.replace(b"%u", words.PLAIN))
+        stage.ask(client, each.server.hello)
+        stage.ask(client, each.logIn())
         return stage, client
 
 
@@ -87,7 +87,9 @@ class CircleTests(CircleCase):
         stage.circle()
         self.assertEqual(len(stage.network.dialled), 6, each.protocol)
         heard = client.take()
-        self.assertTrue(heard.endswith(b"\r\n") and each.unavailable.startswith(heard), heard)
+        self.assertTrue(
+            heard.endswith(b"\r\n") and each.server.unavailable.startswith(heard), heard
+        )
         client.hangUp()
         stage.network.pump()
         self.assertNothingLeft(stage)
@@ -140,8 +142,8 @@ class CircleTests(CircleCase):
                 if each is words.POP3:  # the header holds a line that says QUIT
                     self.assertNothingLeft(stage)
                     continue
-                stage.ask(client, each.hello)
-                stage.ask(client, each.login.replace(b"%u", words.PLAIN))
+                stage.ask(client, each.server.hello)
+                stage.ask(client, each.logIn())
                 backend = Scripted(b"")
                 stage.take(backend)
                 sent = proxyheader.build(
@@ -177,7 +179,7 @@ class HeaderTests(StageCase):
             for host, said, served in (
                 (LOCAL, header, True),
                 (LOCAL, b"PROXY TCP4 203.0.113.9 192.0.2.25 5000 143\r\n", True),
-                (LOCAL, each.login, False),
+                (LOCAL, each.logIn(), False),
                 ("203.0.113.66", header, False),
             ):
                 stage = self.begin(

@@ -7,9 +7,10 @@ from typing import Any, ClassVar
 import attrs
 from twisted.internet.error import ConnectionRefusedError
 
-from mailproxy.errors import Stage
+from mailproxy.errors import Refusal, Stage
 from tests import words
 from tests.dialling import Scripted
+from tests.protocols.words import ServerWords
 from tests.stage import NEW_HOST, OLD_HOST, Client, Scene, StageCase
 from tests.stage import Stage as Theatre
 from tests.support import Segments
@@ -28,8 +29,7 @@ class Play:
 
     def logIn(self, message: bytes = LOGIN, behind: bytes = b"") -> bytes:
         """Let the client log in, and say something behind that; returns what it hears."""
-        login = self.words.login.replace(b"%u", message)
-        return self.stage.ask(self.client, login + behind)
+        return self.stage.ask(self.client, self.words.logIn(message) + behind)
 
     def answer(self, reply: bytes) -> Scripted:
         """Let the last call's backend answer the login so."""
@@ -37,9 +37,14 @@ class Play:
         self.stage.take(backend)
         return backend
 
+    @property
+    def server(self) -> ServerWords:
+        """What the client says to us, and hears."""
+        return self.words.server
+
     def reply(self, backends: bytes) -> bytes:
         """What of the backend's reply the client hears: under its own tag, in IMAP."""
-        return backends.replace(b"P1 ", b"a ") if self.words.protocol == "imap" else backends
+        return self.words.passedOn(backends)
 
 
 class ProtocolCase(StageCase):
@@ -62,14 +67,14 @@ class ProtocolCase(StageCase):
         """Let a client in."""
         client = stage.enter(host)
         self.assertTrue(client.take().startswith(each.greeting), each.protocol)
-        self.assertTrue(stage.ask(client, each.hello).startswith(each.helloed))
+        self.assertTrue(stage.ask(client, each.server.hello).startswith(each.helloed))
         return Play(each, stage, client)
 
     def assertUnavailable(self, play: Play, heard: bytes | None = None) -> None:
         """The client hears that it is temporary, once, and is closed; nothing is left."""
         play.stage.network.pump()
         heard = play.client.take() if heard is None else heard
-        self.assertEqual(heard, play.words.unavailable)
+        self.assertEqual(heard, play.server.unavailable)
         self.assertIsNotNone(play.client.lost)
         self.assertNothingLeft(play.stage)
 
@@ -95,9 +100,9 @@ class LoginTests(ProtocolCase):
         """In the backend's words, all lines; its leg is closed; another login goes elsewhere."""
         for play in self.plays():
             play.stage.source.table["bob"] = "new"
-            play.logIn(behind=play.words.noop)
+            play.logIn(behind=play.server.noop)
             backend = play.answer(play.words.refused)
-            expected = play.reply(play.words.refused) + play.words.nooped
+            expected = play.reply(play.words.refused) + play.server.done
             self.assertEqual(play.client.take(), expected)
             self.assertIsNotNone(backend.lost)
             play.logIn(b64encode(b"\0bob\0guess"))
@@ -110,8 +115,8 @@ class LoginTests(ProtocolCase):
         """And a temporary one stays temporary: a client would forget its password."""
         for play in self.plays(target={"hideAuthErrors": True}):
             for reply, heard in (
-                (play.words.refused, play.words.hidden),
-                (play.words.later, play.words.hiddenLater),
+                (play.words.refused, play.server.refusals[Refusal.AUTHENTICATION]),
+                (play.words.later, play.server.refusals[Refusal.TEMPORARY]),
             ):
                 play.logIn()
                 play.answer(reply)
@@ -123,7 +128,7 @@ class LoginTests(ProtocolCase):
             play.logIn()
             play.answer(play.words.later)
             self.assertEqual(play.client.take(), play.reply(play.words.later))
-            self.assertEqual(play.stage.ask(play.client, play.words.noop), play.words.nooped)
+            self.assertEqual(play.stage.ask(play.client, play.server.noop), play.server.done)
 
     def test_lastRefusalIsFollowedByTheClose(self) -> None:
         """After `max_auth_attempts`; ours and the backend's count together."""
@@ -133,30 +138,30 @@ class LoginTests(ProtocolCase):
                 play.logIn()
                 play.client.take()
                 play.answer(play.words.refused)
-            expected = play.reply(play.words.refused) + play.words.tooMany
+            expected = play.reply(play.words.refused) + play.server.farewells[Refusal.TOO_MANY]
             self.assertEqual(play.client.take(), expected)
             self.assertNothingLeft(play.stage)
 
     def test_challengeIsRelayed(self) -> None:
         """A token's refusal, and the client's answer to it."""
         for play in self.plays():
-            play.stage.ask(play.client, play.words.bearer)
-            backend = play.answer(play.words.challenge)
-            self.assertEqual(play.client.take(), play.words.challenge)
-            quoted = b'"AQ=="' if play.words.protocol == "managesieve" else b"AQ=="
-            play.stage.ask(play.client, quoted + b"\r\n")
-            self.assertEqual(backend.said[-1], quoted)
+            play.stage.ask(play.client, play.words.bear())
+            exchange = play.server.exchange
+            backend = play.answer(exchange.ask(b"{}"))
+            self.assertEqual(play.client.take(), exchange.ask(b"{}"))
+            play.stage.ask(play.client, exchange.answer(b"AQ=="))
+            self.assertEqual(backend.said[-1] + b"\r\n", exchange.answer(b"AQ=="))
             play.stage.ask(backend, play.words.refused)
             self.assertEqual(play.client.take(), play.reply(play.words.refused))
 
     def test_hiddenChallengeIsAnsweredByUs(self) -> None:
         """With `hide_auth_errors` the client sees none."""
         for play in self.plays(target={"hideAuthErrors": True}):
-            play.stage.ask(play.client, play.words.bearer)
-            backend = play.answer(play.words.challenge)
+            play.stage.ask(play.client, play.words.bear())
+            backend = play.answer(play.server.exchange.ask(b"{}"))
             self.assertIn(backend.said[-1], (b"AQ==", b'"AQ=="'))
             play.stage.ask(backend, play.words.refused)
-            self.assertEqual(play.client.take(), play.words.hidden)
+            self.assertEqual(play.client.take(), play.server.refusals[Refusal.AUTHENTICATION])
 
 
 class LinesTests(LoginTests):
@@ -217,10 +222,8 @@ class UnavailableTests(ProtocolCase):
     def test_backendThatCannotTakeTheLogin(self) -> None:
         """No mechanism of the client's; nothing was sent."""
         for play in self.plays():
-            token = play.words.bearer.replace(b"OAUTHBEARER", b"XOAUTH2").replace(
-                words.TOKEN, b64encode(b"user=ann\1auth=Bearer x\1\1")
-            )
-            play.stage.ask(play.client, token)
+            token = b64encode(b"user=ann\1auth=Bearer x\1\1")
+            play.stage.ask(play.client, play.words.logIn(token, b"XOAUTH2"))
             backend = play.answer(play.words.accepted)
             self.assertUnavailable(play)
             self.assertEqual([line for line in backend.said if b"AUTH" in line], [])
@@ -229,13 +232,7 @@ class UnavailableTests(ProtocolCase):
         """A full backend."""
         for play in self.plays():
             play.logIn()
-            greetings = {
-                "imap": b"* BYE full\r\n",
-                "pop3": b"-ERR full\r\n",
-                "submission": b"421-full\r\n421 so full\r\n",
-                "managesieve": b'BYE (TRYLATER) "full"\r\n',
-            }
-            play.stage.take(Scripted(greetings[play.words.protocol]))
+            play.stage.take(Scripted(play.words.client.full[0]))
             self.assertUnavailable(play)
 
     def test_backends421IsTheLastWord(self) -> None:
@@ -257,8 +254,8 @@ class UnavailableTests(ProtocolCase):
     def test_clientsNonsenseIsNotTheBackendsFault(self) -> None:
         """Nobody can have a backend declared down by what it answers to a challenge."""
         for play in self.plays():
-            play.stage.ask(play.client, play.words.bearer)
-            backend = play.answer(play.words.challenge)
+            play.stage.ask(play.client, play.words.bear())
+            backend = play.answer(play.server.exchange.ask(b"{}"))
             play.client.take()
             play.stage.ask(play.client, play.words.nonsense)
             self.assertIn(backend.said[-1], (b"*", b'"*"'))
@@ -299,7 +296,7 @@ class ManagementTests(ProtocolCase):
             play.logIn()
             play.stage.registry.kick("ann")
             play.stage.network.pump()
-            self.assertTrue(play.words.unavailable.endswith(play.client.take()))
+            self.assertTrue(play.server.unavailable.endswith(play.client.take()))
             self.assertNothingLeft(play.stage)
 
     def test_slowClientIsSentAway(self) -> None:
@@ -333,11 +330,7 @@ class ManagementTests(ProtocolCase):
 
     def test_quitEndsTheSession(self) -> None:
         """With the protocol's one answer and nothing behind it."""
-        farewells = {"imap": b"q LOGOUT", "pop3": b"QUIT", "submission": b"QUIT"}
         for play in self.plays():
-            verb = farewells.get(play.words.protocol, b"LOGOUT")
-            heard = play.stage.ask(play.client, verb + b"\r\n" + play.words.noop)
-            self.assertRegex(
-                heard, rb"\A(\* BYE [^\r]+\r\nq OK|\+OK|221|OK) [^\r]+\r\n\Z", play.words.protocol
-            )
+            heard = play.stage.ask(play.client, play.server.quit + play.server.noop)
+            self.assertEqual(heard, play.server.bye)
             self.assertNothingLeft(play.stage)
