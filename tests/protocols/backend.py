@@ -17,6 +17,7 @@ from mailproxy.protocols.client import ClientSettings, ProxyClient
 from mailproxy.sasl import Credentials, Mechanism
 from mailproxy.tls import BackendOptions, BackendTLS
 from tests.protocols.talk import ORIGIN
+from tests.protocols.words import ClientWords
 from tests.support import Network, Peer, Segments
 
 PLAINTEXT = ClientSettings(context=None, startTLS=False, cleartext=True, introduces=False)
@@ -124,3 +125,31 @@ class BackendCase(SynchronousTestCase):
         error = self.failureResultOf(deferred, BackendFailed).value
         assert isinstance(error, BackendFailed)
         return error
+
+
+class ClientCase(BackendCase):
+    """A conversation with one protocol's backend, its capabilities in the protocol's own form."""
+
+    words: ClassVar[ClientWords]
+
+    def tell(self, *capabilities: bytes) -> bytes:
+        """Let the backend greet, and tell these; returns what it hears then."""
+        raise NotImplementedError
+
+    def tellAgain(self, *capabilities: bytes) -> None:
+        """Let the backend tell these inside TLS."""
+        raise NotImplementedError
+
+    def offering(self, *mechanisms: bytes) -> tuple[bytes, ...]:
+        """The capabilities of a backend that takes these mechanisms, and passwords by no others."""
+        raise NotImplementedError
+
+    def introduced(self, *capabilities: bytes) -> bytes:
+        """Bring a backend that is told who the client is to the login; returns what it heard."""
+        raise NotImplementedError
+
+    def ready(self, *capabilities: bytes) -> None:
+        """Bring a backend with these capabilities to where the login is next."""
+        self.begin()
+        self.assertEqual(self.tell(*capabilities), b"")
+        self.assertReady()

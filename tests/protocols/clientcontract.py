@@ -1,10 +1,10 @@
 """What holds for every protocol that we speak to a backend: each one's test module runs these.
 
-A protocol gives its words to a `ClientCase`, and mixes the contracts into its test cases.
+A protocol gives its words to a `ClientCase`, and mixes these into its test cases.
 """
 
 from base64 import b64encode
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from mailproxy import sasl
 from mailproxy.errors import Stage
@@ -18,40 +18,10 @@ from tests.protocols.backend import (
     MASTER,
     SECRETS,
     XOAUTH2,
-    BackendCase,
+    ClientCase,
     upgrading,
 )
-from tests.protocols.words import ClientWords
 from tests.support import Network
-
-
-class ClientCase(BackendCase):
-    """A conversation with one protocol's backend, its capabilities in the protocol's own form."""
-
-    words: ClassVar[ClientWords]
-
-    def tell(self, *capabilities: bytes) -> bytes:
-        """Let the backend greet, and tell these; returns what it hears then."""
-        raise NotImplementedError
-
-    def tellAgain(self, *capabilities: bytes) -> None:
-        """Let the backend tell these inside TLS."""
-        raise NotImplementedError
-
-    def offering(self, *mechanisms: bytes) -> tuple[bytes, ...]:
-        """The capabilities of a backend that takes these mechanisms, and passwords by no others."""
-        raise NotImplementedError
-
-    def introduced(self, *capabilities: bytes) -> bytes:
-        """Bring a backend that is told who the client is to the login; returns what it heard."""
-        raise NotImplementedError
-
-    def ready(self, *capabilities: bytes) -> None:
-        """Bring a backend with these capabilities to where the login is next."""
-        self.begin()
-        self.assertEqual(self.tell(*capabilities), b"")
-        self.assertReady()
-
 
 if TYPE_CHECKING:
     _Base = ClientCase

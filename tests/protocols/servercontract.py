@@ -1,80 +1,32 @@
 """What holds for every protocol that we serve up to a login: each one's test module runs these.
 
-A protocol gives its words to a `ServerCase`, and mixes the contracts into its test cases.
+A protocol gives its words to a `ServerCase`, and mixes these into its test cases.
 """
 
 from base64 import b64encode
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from mailproxy.config.model import Capabilities
 from mailproxy.errors import Refusal
-from mailproxy.protocols.base import Advertised, AuthResult, ServerSettings, Verdict
+from mailproxy.protocols.base import Advertised, AuthResult, Verdict
 from mailproxy.protocols.server import MAX_MISTAKES
 from mailproxy.sasl import Mechanism
 from mailproxy.stream import MAX_LINE
 from tests.protocols.talk import (
+    BEARER,
+    HUGE,
     ORIGIN,
-    DialogueCase,
+    PLAIN,
+    ServerCase,
     Talk,
     plain,
     serverSettings,
     startTLS,
     trustOnly,
 )
-from tests.protocols.words import ServerWords
 from tests.support import Network, Segments
-
-PLAIN = b64encode(b"\0ann\0secret")
-BEARER = b"n,,\1auth=Bearer token\1\1"
-HUGE = b"n,,\1auth=Bearer %b\1\1" % (b"t" * 45_000)
-
-
-class ServerCase(DialogueCase):
-    """Dialogues with one protocol's server.
-
-    :cvar capabilities: what the operator advertises.
-    """
-
-    words: ClassVar[ServerWords]
-    capabilities: ClassVar[tuple[bytes, ...]] = (b"IMAP4rev1", b"SASL-IR")
-
-    def begin(self, settings: ServerSettings | None = None) -> Talk[Any]:
-        """Begin a dialogue; without settings, secrets are taken without TLS."""
-        settings = settings or serverSettings(capabilities=self.capabilities)
-        return Talk(self.words.server, settings, self.segments)
-
-    def greeted(self, settings: ServerSettings | None = None) -> Talk[Any]:
-        """A dialogue in which the client may log in."""
-        talk = self.begin(settings)
-        talk.ask(self.words.hello)
-        return talk
-
-    def loggedIn(self, settings: ServerSettings | None = None) -> Talk[Any]:
-        """A dialogue with a login in it, and a command behind that."""
-        talk = self.greeted(settings)
-        talk.ask(self.words.exchange.begin(b"PLAIN", PLAIN) + self.words.noop)
-        return talk
-
-    def bearing(self) -> Talk[Any]:
-        """A dialogue with a token in it."""
-        talk = self.greeted()
-        talk.ask(self.words.exchange.send(b"OAUTHBEARER", BEARER))
-        return talk
-
-    def secured(self, settings: ServerSettings | None = None) -> Talk[Any]:
-        """A dialogue inside TLS, which was asked for."""
-        talk = self.begin(settings or startTLS(capabilities=self.capabilities))
-        self.assertEqual(talk.secure(self.words.startTLS), self.words.go)
-        self.assertEqual(talk.ask(b""), self.words.again)
-        return talk
-
-    def trusting(self, **changes: Any) -> ServerSettings:
-        """Settings of a listener whose clients are proxies."""
-        trusts = trustOnly(ORIGIN.client.host)
-        return serverSettings(trusts=trusts, capabilities=self.capabilities, **changes)
-
 
 if TYPE_CHECKING:
     _Base = ServerCase
@@ -329,10 +281,9 @@ class IntroductionContract(_Base):
 
     def test_clientBehindATrustedPeerIsNotBelieved(self) -> None:
         """After the proxy's words come the client's own: trust goes by the address believed now."""
-        introduction, talk = self.words.introduction, self.begin(self.trusting())
-        heard = talk.ask(introduction.line + introduction.forged)
-        self.assertEqual(heard, introduction.answer + introduction.refusal)
-        self.assertEqual(talk.server.origin, introduction.origin)
+        first, talk = self.words.introduction, self.begin(self.trusting())
+        self.assertEqual(talk.ask(first.line + first.forged), first.answer + first.refusal)
+        self.assertEqual(talk.server.origin, first.origin)
 
     def test_malformedWordsChangeNothing(self) -> None:
         """Not even those that could be understood."""

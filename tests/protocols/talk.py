@@ -1,5 +1,6 @@
 """Dialogues in memory: the server side is ours, the client is played by the test."""
 
+from base64 import b64encode
 from collections.abc import Callable
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -21,11 +22,15 @@ from mailproxy.protocols.base import (
 from mailproxy.protocols.server import ProxyServer
 from mailproxy.sasl import Mechanism
 from mailproxy.stream import Creator
+from tests.protocols.words import ServerWords
 from tests.support import Network, Peer, Segments, serverTLS
 
 CLIENT = Address("198.51.100.7", 40000)
 LOCAL = Address("192.0.2.1", 993)
 ORIGIN = Origin(session="session-one", client=CLIENT, local=LOCAL, ttl=7)
+PLAIN = b64encode(b"\0ann\0secret")
+BEARER = b"n,,\1auth=Bearer token\1\1"
+HUGE = b"n,,\1auth=Bearer %b\1\1" % (b"t" * 45_000)
 
 S = TypeVar("S", bound=ProxyServer)
 
@@ -168,3 +173,48 @@ def startTLS(**changes: Any) -> ServerSettings:
 def moved(**changes: Any) -> Origin:
     """`ORIGIN` with changes."""
     return attrs.evolve(ORIGIN, **changes)
+
+
+class ServerCase(DialogueCase):
+    """Dialogues with one protocol's server.
+
+    :cvar capabilities: what the operator advertises.
+    """
+
+    words: ClassVar[ServerWords]
+    capabilities: ClassVar[tuple[bytes, ...]] = ()
+
+    def begin(self, settings: ServerSettings | None = None) -> Talk[Any]:
+        """Begin a dialogue; without settings, secrets are taken without TLS."""
+        settings = settings or serverSettings(capabilities=self.capabilities)
+        return Talk(self.words.server, settings, self.segments)
+
+    def greeted(self, settings: ServerSettings | None = None) -> Talk[Any]:
+        """A dialogue in which the client may log in."""
+        talk = self.begin(settings)
+        talk.ask(self.words.hello)
+        return talk
+
+    def loggedIn(self, settings: ServerSettings | None = None) -> Talk[Any]:
+        """A dialogue with a login in it, and a command behind that."""
+        talk = self.greeted(settings)
+        talk.ask(self.words.exchange.begin(b"PLAIN", PLAIN) + self.words.noop)
+        return talk
+
+    def bearing(self) -> Talk[Any]:
+        """A dialogue with a token in it."""
+        talk = self.greeted()
+        talk.ask(self.words.exchange.send(b"OAUTHBEARER", BEARER))
+        return talk
+
+    def secured(self) -> Talk[Any]:
+        """A dialogue inside TLS, which was asked for."""
+        talk = self.begin(startTLS(capabilities=self.capabilities))
+        self.assertEqual(talk.secure(self.words.startTLS), self.words.go)
+        self.assertEqual(talk.ask(b""), self.words.again)
+        return talk
+
+    def trusting(self) -> ServerSettings:
+        """Settings of a listener whose clients are proxies."""
+        trusts = trustOnly(ORIGIN.client.host)
+        return serverSettings(trusts=trusts, capabilities=self.capabilities)

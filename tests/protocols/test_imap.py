@@ -9,7 +9,7 @@ from mailproxy.protocols.imap import IMAPServer, IMAPServerFactory
 from mailproxy.sasl import Mechanism, fromPassword
 from mailproxy.stream import MAX_LINE
 from tests.protocols import servercontract as contract
-from tests.protocols.talk import ORIGIN, moved, plain, serverSettings, startTLS
+from tests.protocols.talk import ORIGIN, ServerCase, moved, plain, serverSettings, startTLS
 from tests.protocols.words import Exchange, Introduction, ServerWords
 from tests.support import Segments
 
@@ -104,10 +104,11 @@ WORDS = ServerWords(
 )
 
 
-class IMAPCase(contract.ServerCase):
+class IMAPCase(ServerCase):
     """Dialogues with an IMAP server."""
 
     words = WORDS
+    capabilities = (b"IMAP4rev1", b"SASL-IR")
 
 
 class DialogueTests(contract.DialogueContract, IMAPCase):

@@ -17,6 +17,7 @@ from tests.protocols.backend import (
     MASTER,
     PLAINTEXT,
     XCLIENT,
+    ClientCase,
     upgrading,
 )
 from tests.protocols.talk import ORIGIN
@@ -72,7 +73,7 @@ WORDS = ClientWords(
 )
 
 
-class IMAPCase(contract.ClientCase):
+class IMAPCase(ClientCase):
     """A conversation with an IMAP backend."""
 
     conversation = IMAPClient

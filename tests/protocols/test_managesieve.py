@@ -7,7 +7,7 @@ from mailproxy.origin import Address
 from mailproxy.protocols.managesieve import ManageSieveServer, ManageSieveServerFactory
 from mailproxy.sasl import Mechanism
 from tests.protocols import servercontract as contract
-from tests.protocols.talk import ORIGIN, moved, plain, startTLS
+from tests.protocols.talk import HUGE, ORIGIN, PLAIN, ServerCase, moved, plain, startTLS
 from tests.protocols.words import Exchange, ServerWords, byXCLIENT
 from tests.support import Segments
 
@@ -106,7 +106,7 @@ WORDS = ServerWords(
 )
 
 
-class ManageSieveCase(contract.ServerCase):
+class ManageSieveCase(ServerCase):
     """Dialogues with a ManageSieve server."""
 
     words = WORDS
@@ -156,7 +156,7 @@ class AuthenticateTests(contract.ExchangeContract, ManageSieveCase):
 
     def test_spellings(self) -> None:
         """A string may be a literal in either spelling, or, from careless clients, an atom."""
-        size, text = len(contract.PLAIN), contract.PLAIN
+        size, text = len(PLAIN), PLAIN
         for line in (
             b'AUTHENTICATE "PLAIN" {%d+}\r\n%b\r\n' % (size, text),
             b'AUTHENTICATE "PLAIN" {%d}\r\n%b\r\n' % (size, text),
@@ -171,7 +171,7 @@ class AuthenticateTests(contract.ExchangeContract, ManageSieveCase):
         """An answer is a string of any kind."""
         talk = self.begin()
         self.assertEqual(talk.ask(b'AUTHENTICATE "PLAIN"\r\n'), b'""\r\n')
-        literal = b"{%d+}\r\n%b\r\n" % (len(contract.PLAIN), contract.PLAIN)
+        literal = b"{%d+}\r\n%b\r\n" % (len(PLAIN), PLAIN)
         self.assertEqual(talk.ask(literal), b"")
         self.assertPassword(talk, b"ann", b"secret")
 
@@ -250,12 +250,12 @@ class VolumeTests(contract.VolumeContract, ManageSieveCase):
 
     def test_hugeTokenAsALiteral(self) -> None:
         """60 KB arrive whole, at once or behind a continuation."""
-        text = b64encode(contract.HUGE)
+        text = b64encode(HUGE)
         for between in (b" ", b"\r\n"):
             talk = self.begin()
             literal = b"{%d+}\r\n%b\r\n" % (len(text), text)
             talk.ask(b'AUTHENTICATE "OAUTHBEARER"' + between + literal)
-            self.assertMessage(talk, Mechanism.OAUTHBEARER, contract.HUGE)
+            self.assertMessage(talk, Mechanism.OAUTHBEARER, HUGE)
 
     def test_endlessLiterals(self) -> None:
         """What is over the limit is not waited for, in the dialogue or in an exchange."""

@@ -8,7 +8,7 @@ from mailproxy.origin import Address, Origin
 from mailproxy.protocols.base import Verdict
 from mailproxy.protocols.managesieve import ManageSieveClient, ManageSieveClientFactory
 from tests.protocols import clientcontract as contract
-from tests.protocols.backend import ANN, ANN64, HUGE, HUGE64, PLAINTEXT, XCLIENT
+from tests.protocols.backend import ANN, ANN64, HUGE, HUGE64, PLAINTEXT, XCLIENT, ClientCase
 from tests.protocols.talk import ORIGIN, moved
 from tests.protocols.words import ClientWords, Exchange
 from tests.support import Segments
@@ -59,7 +59,7 @@ WORDS = ClientWords(
 )
 
 
-class ManageSieveCase(contract.ClientCase):
+class ManageSieveCase(ClientCase):
     """A conversation with a ManageSieve backend."""
 
     conversation = ManageSieveClient

@@ -8,7 +8,7 @@ from mailproxy.protocols.base import AuthResult, Verdict
 from mailproxy.protocols.pop3 import POP3Server, POP3ServerFactory
 from mailproxy.sasl import Mechanism
 from tests.protocols import servercontract as contract
-from tests.protocols.talk import Talk, moved, plain, serverSettings, startTLS
+from tests.protocols.talk import ServerCase, Talk, moved, plain, serverSettings, startTLS
 from tests.protocols.words import Exchange, ServerWords, byXCLIENT
 from tests.support import Segments
 
@@ -72,7 +72,7 @@ WORDS = ServerWords(
 )
 
 
-class POP3Case(contract.ServerCase):
+class POP3Case(ServerCase):
     """Dialogues with a POP3 server."""
 
     words = WORDS

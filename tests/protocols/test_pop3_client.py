@@ -8,7 +8,7 @@ from mailproxy.origin import Address
 from mailproxy.protocols.base import Verdict
 from mailproxy.protocols.pop3 import POP3Client, POP3ClientFactory
 from tests.protocols import clientcontract as contract
-from tests.protocols.backend import MASTER, PLAINTEXT, XCLIENT
+from tests.protocols.backend import MASTER, PLAINTEXT, XCLIENT, ClientCase
 from tests.protocols.talk import ORIGIN
 from tests.protocols.words import ClientWords, Exchange
 from tests.support import Segments
@@ -55,7 +55,7 @@ WORDS = ClientWords(
 )
 
 
-class POP3Case(contract.ClientCase):
+class POP3Case(ClientCase):
     """A conversation with a POP3 backend."""
 
     conversation = POP3Client

@@ -9,12 +9,12 @@ from mailproxy.protocols.base import AuthResult, Dismissed, Verdict
 from mailproxy.protocols.submission import SubmissionServer, SubmissionServerFactory
 from mailproxy.stream import MAX_LINE
 from tests.protocols import servercontract as contract
-from tests.protocols.talk import ORIGIN, moved, plain, serverSettings, startTLS
+from tests.protocols.talk import ORIGIN, PLAIN, ServerCase, moved, plain, serverSettings, startTLS
 from tests.protocols.words import Exchange, ServerWords, byXCLIENT
 from tests.support import Segments
 
 HELLO = b"EHLO there.example\r\n"
-LOGIN = b"AUTH PLAIN %b\r\n" % contract.PLAIN
+LOGIN = b"AUTH PLAIN %b\r\n" % PLAIN
 OK = b"250 2.0.0 OK\r\n"
 BAD = b"503 5.5.1 Not now, or unknown.\r\n"
 MALFORMED_LINE = b"500 5.5.2 Malformed command.\r\n"
@@ -84,7 +84,7 @@ WORDS = ServerWords(
 )
 
 
-class SubmissionCase(contract.ServerCase):
+class SubmissionCase(ServerCase):
     """Dialogues with a submission server."""
 
     words = WORDS
@@ -192,7 +192,7 @@ class LineTests(SubmissionCase):
         """It is part of the message, which is then not base64."""
         talk = self.greeted()
         self.assertEqual(
-            talk.ask(b"AUTH PLAIN\r\n%b\nNOOP\r\nNOOP\r\n" % contract.PLAIN),
+            talk.ask(b"AUTH PLAIN\r\n%b\nNOOP\r\nNOOP\r\n" % PLAIN),
             b"334 \r\n" + MALFORMED + OK,
         )
         self.assertIsNone(talk.login)

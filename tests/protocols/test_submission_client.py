@@ -8,7 +8,7 @@ from mailproxy.origin import Address, Origin
 from mailproxy.protocols.base import Verdict
 from mailproxy.protocols.submission import SubmissionClient, SubmissionClientFactory
 from tests.protocols import clientcontract as contract
-from tests.protocols.backend import ANN, PLAINTEXT, XCLIENT
+from tests.protocols.backend import ANN, PLAINTEXT, XCLIENT, ClientCase
 from tests.protocols.talk import moved
 from tests.protocols.words import ClientWords, Exchange
 from tests.support import Segments
@@ -60,7 +60,7 @@ WORDS = ClientWords(
 )
 
 
-class SubmissionCase(contract.ClientCase):
+class SubmissionCase(ClientCase):
     """A conversation with a submission backend."""
 
     conversation = SubmissionClient
