@@ -203,7 +203,8 @@ class Dialer:
                 raise BackendFailed(Stage.LOCAL, f"{host}: {error}", retry=True) from error
             except ConnectError as error:
                 reason = os.strerror(error.osError) if error.osError else type(error).__name__
-                failure = BackendFailed(Stage.CONNECT, f"{host}: {reason}", retry=True)
+                stage = Stage.TIMEOUT if isinstance(error, TimedOut) else Stage.CONNECT
+                failure = BackendFailed(stage, f"{host}: {reason}", retry=True)
         raise failure
 
     def _call(self, target: Target, host: str, timeout: float) -> Deferred[BackendLeg]:

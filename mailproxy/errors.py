@@ -41,6 +41,7 @@ class Stage(enum.Enum):
     GREETING = "greeting"
     PREPARE = "prepare"
     LOGIN = "login"
+    ANSWER = "answer"
     UNSUPPORTED = "unsupported"
 
     @property

@@ -27,6 +27,7 @@ class Outcome(enum.Enum):
     """How a session ended, as the label's value."""
 
     BRIDGED = "bridged"
+    SERVED = "served"
     REFUSED = "refused"
     UNAVAILABLE = "unavailable"
     TIMEOUT = "timeout"

@@ -21,6 +21,7 @@ from mailproxy.config.values import PASS_THROUGH
 from mailproxy.dial import Dialer, DialReactor, Target
 from mailproxy.drain import Drain
 from mailproxy.health import Health, HealthSettings
+from mailproxy.http.rules import HTTPRules
 from mailproxy.identity import IdentityRules
 from mailproxy.listener import Listener, ListenerRuntime, trust
 from mailproxy.logs import Logger
@@ -154,17 +155,19 @@ class Proxy(Service):
             metrics=self.metrics,
             authTimeout=server.backend_auth_timeout,
             bridgeIdle=server.bridge_idle,
+            http=HTTPRules.fromConfig(config),
         )
 
     def _makeTarget(self, config: Config, name: str, protocol: str) -> Target:
         destination = config.destination[name]
         endpoint = destination.protocol[protocol]
+        factory = self._protocols[protocol].client
         return Target(
             destination=name,
             host=destination.host,
             port=endpoint.port,
-            settings=_clientSettings(config, destination, endpoint, protocol),
-            factory=self._protocols[protocol].client,
+            settings=_clientSettings(config, destination, endpoint, protocol, factory.alpn),
+            factory=factory,
             header=destination.forwardingFor(protocol) is Forwarding.PROXY,
             sources=Target.inTurn([str(address) for address in destination.source_ips]),
             hideAuthErrors=destination.hide_auth_errors,
@@ -183,6 +186,8 @@ class Proxy(Service):
             trusts=trust(listener.proxy_trusted),
         )
         implicit = certificates if listener.tls is TLSMode.IMPLICIT else None
+        if implicit is not None and factory.alpn:
+            implicit = implicit.offering(factory.alpn)
         session = self._protocols[listener.protocol].session
         return ListenerRuntime(settings, resources, implicit, config.server.proxy_ttl, session)
 
@@ -267,6 +272,8 @@ class Proxy(Service):
     async def _drain(self) -> None:
         """End the sessions within the grace time, and let their last words leave."""
         grace = self.runtime.config.server.shutdown_grace
+        for listener in self.listeners:
+            listener.factory.stop()
         await Drain(self.registry, self.clock).run(grace)
         deadline = self.clock.seconds() + FLUSH_PATIENCE
         while self._connected and self.clock.seconds() < deadline:
@@ -278,12 +285,17 @@ class Proxy(Service):
 
 
 def _clientSettings(
-    config: Config, destination: Destination, endpoint: Endpoint, protocol: str
+    config: Config,
+    destination: Destination,
+    endpoint: Endpoint,
+    protocol: str,
+    alpn: tuple[bytes, ...],
 ) -> ClientSettings:
     """Say how an endpoint is to be spoken to; its TLS context is built here, once."""
     context = None
     if endpoint.tls is not TLSMode.PLAIN:
-        context = BackendTLS(BackendOptions.fromConfig(destination, config.tls.protocols))
+        options = BackendOptions.fromConfig(destination, config.tls.protocols)
+        context = BackendTLS(attrs.evolve(options, alpn=alpn))
     return ClientSettings(
         context=context,
         startTLS=endpoint.tls is TLSMode.STARTTLS,

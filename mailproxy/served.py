@@ -5,6 +5,9 @@ Knows names and classes; must not know how the classes work together.
 
 from collections.abc import Mapping
 
+from mailproxy.http.connection import HTTPConnection
+from mailproxy.http.server import HTTPServerFactory
+from mailproxy.http.upstream import HTTPClientFactory
 from mailproxy.passage import Passage
 from mailproxy.protocols.imap import IMAPClientFactory, IMAPServerFactory
 from mailproxy.protocols.managesieve import ManageSieveClientFactory, ManageSieveServerFactory
@@ -26,4 +29,5 @@ PROTOCOLS: Mapping[str, ProtocolClasses] = {
     "managesieve": ProtocolClasses(ManageSieveServerFactory, ManageSieveClientFactory),
     "smtp": ProtocolClasses(PassThroughServerFactory, SMTPClientFactory, Passage),
     "lmtp": ProtocolClasses(PassThroughServerFactory, LMTPClientFactory, Passage),
+    "http": ProtocolClasses(HTTPServerFactory, HTTPClientFactory, HTTPConnection),
 }

@@ -24,6 +24,7 @@ from mailproxy.errors import (
     Refusal,
     Stage,
 )
+from mailproxy.http.rules import HTTPRules
 from mailproxy.identity import IdentityRules, redact
 from mailproxy.logs import Logger
 from mailproxy.metrics import LoginResult, Metrics, Outcome
@@ -48,6 +49,7 @@ class Resources:
     :ivar authTimeout: seconds that a backend has to answer a login.
     :ivar bridgeIdle: seconds without a byte that end a bridge.
     :ivar passThrough: the destination of sessions without a login; empty where there are none.
+    :ivar http: where requests go, and what they may cost.
     """
 
     clock: IReactorTime
@@ -60,6 +62,7 @@ class Resources:
     authTimeout: float
     bridgeIdle: float
     passThrough: str = ""
+    http: HTTPRules = attrs.field(factory=HTTPRules)
 
 
 @attrs.frozen

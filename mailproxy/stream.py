@@ -24,7 +24,7 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from mailproxy.errors import LimitExceeded, PeerGone
+from mailproxy.errors import LimitExceeded, PeerGone, ProtocolError
 
 MAX_LINE = 65536
 """Bytes of one line, without its end."""
@@ -65,10 +65,12 @@ class Stream(Protocol):
     :ivar whenMade: called once when the connection is there.
     :ivar whenLost: called once when the peer has gone, after a pending read has failed.
     :cvar lineEnd: what ends a line: a bare LF, before which one CR is dropped, or only CRLF.
+    :cvar maxUnread: bytes that wait for a reader before we stop reading from the peer.
     """
 
     transport: IStreamTransport
     lineEnd = b"\n"
+    maxUnread = MAX_UNREAD
     secure = False
     whenMade: Callable[[], None] | None = None
     whenLost: Callable[[], None] | None = None
@@ -130,7 +132,7 @@ class Stream(Protocol):
         assert self._reader is None, "one reader at a time"
         try:
             found = None if self._choked else take()
-        except LimitExceeded:
+        except ProtocolError:
             return fail()
         if found is not None:
             return succeed(found)
@@ -170,7 +172,7 @@ class Stream(Protocol):
         reader = self._reader
         try:
             found = self._take()
-        except LimitExceeded as error:
+        except ProtocolError as error:
             self._reader = self._take = None
             reader.errback(error)
             return
@@ -182,7 +184,7 @@ class Stream(Protocol):
 
     def _throttle(self) -> None:
         """Stop reading from a peer that sends more than we read, or does not take our answers."""
-        pause = self._choked or len(self._buffer) > MAX_UNREAD
+        pause = self._choked or len(self._buffer) > self.maxUnread
         if pause == self._paused or self._ended or self._closing:
             return
         self._paused = pause

@@ -24,7 +24,6 @@ from twisted.python.failure import Failure
 
 from mailproxy.config import Config, load, warnings
 from mailproxy.config.bind import Bind
-from mailproxy.config.load import notServed
 from mailproxy.control import LocalControl
 from mailproxy.demo import prepareTemporary
 from mailproxy.errors import ConfigError
@@ -127,10 +126,7 @@ def _makeProxy(reactor: ProxyReactor, path: str) -> Whole:
     """Build the proxy that a configuration file describes; its sockets are bound already."""
 
     def read() -> Config:
-        config = load(Path(path), os.environ)
-        if problems := notServed(config):
-            raise ConfigError(problems)
-        return config
+        return load(Path(path), os.environ)
 
     config = read()
     setLevel(config.server.log_level)

@@ -16,6 +16,7 @@ from mailproxy.config.stores import OnError
 from mailproxy.dial import Dialer, DialReactor, Target
 from mailproxy.errors import CircuitOpen
 from mailproxy.health import Health, HealthSettings
+from mailproxy.http.rules import HTTPRules
 from mailproxy.identity import IdentityRules
 from mailproxy.listener import Listener, ListenerRuntime, trust
 from mailproxy.logs import Logger
@@ -102,6 +103,7 @@ class Scene:
     upgrade: Creator | None = None
     advertised: Advertised = PROMISES
     retries: int = 0
+    http: HTTPRules = attrs.field(factory=HTTPRules)
     onError: OnError = OnError.STALE
 
 
@@ -157,6 +159,7 @@ class Stage:
             authTimeout=30.0,
             bridgeIdle=1800.0,
             passThrough="old",
+            http=self._scene.http,
         )
 
     def _makeTarget(self, name: str, host: str) -> Target:

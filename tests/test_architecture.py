@@ -40,7 +40,12 @@ FLOORS = {
     "bridge": 2,
     "protocols": 2,
     "protocols.*": 2,
+    "http.server": 3,
+    "http.upstream": 3,
+    "http.intake": 3,
+    "http.delivery": 3,
     "http.exchange": 3,
+    "http.connection": 3,
     "http": 2,
     "http.*": 2,
     "session": 3,
@@ -68,6 +73,9 @@ SIDEWAYS = {
     ("dial", "protocols.client"),  # what a dialled stream is
     ("reload", "proxy"),  # what is reloaded
     ("passage", "session"),  # a kind of session
+    ("http.connection", "session"),  # likewise, request by request
+    ("http.exchange", "session"),
+    ("http.delivery", "session"),
     ("proxy", "listener"),  # what a proxy owns
     ("control", "proxy"),  # LocalControl asks one Proxy
     ("tap", "demo"),  # twistd's --demo

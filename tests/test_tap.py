@@ -42,22 +42,6 @@ from tests.mapping.test_file import atOnce
 ENDPOINT = changed(('"127.0.0.1:993"', '"tcp:10993:interface=127.0.0.1", "tcp:10994"'))
 """Endpoint strings are bound when the service starts: by a reactor in memory, then, to nothing."""
 
-WITH_HTTP = (
-    ENDPOINT.replace(
-        "[destination.old]", "[destination.old]\nprotocol.http = {port = 443, tls = 'implicit'}"
-    )
-    + """
-[listener.web]
-protocol = "http"
-bind = "127.0.0.1:8443"
-tls = "implicit"
-[[http.route]]
-match = "/**"
-destination = "old"
-"""
-)
-NO_HTTP = "listener.web.protocol: this version does not serve http"
-
 
 class ThreadlessReactor(MemoryReactorClock):
     """A reactor in memory that notes that it was stopped, and calls at once what threads ask."""
@@ -185,10 +169,6 @@ class RefusalTests(TapCase):
         error = self.assertRaises(SystemExit, makeService, options)
         self.assertIn("none.toml", str(error.code))
         self.assertNotIn("Traceback", str(error.code))
-
-    def test_whatThisVersionDoesNotServe(self) -> None:
-        """It may be written down, and the start names it."""
-        self.assertEqual(self.refused(WITH_HTTP), [NO_HTTP])
 
     def test_badMappingFile(self) -> None:
         """A mapping to nowhere is named with file and line."""
@@ -363,10 +343,6 @@ class SignalledReloadTests(TapCase):
         self.assertIs(Logger.level, LogLevel.info)
         self.hangUp(ENDPOINT + '[server]\nlog_level = "error"\n')
         self.assertIs(Logger.level, LogLevel.error)
-
-    def test_whatIsNotServedIsRefused(self) -> None:
-        """As at a start."""
-        self.assertEqual(self.hangUp(WITH_HTTP), [f"not reloaded: {NO_HTTP}"])
 
     def test_bugIsLogged(self) -> None:
         """A mistake of ours ends neither the process nor the silence about it."""

@@ -10,7 +10,7 @@ import attrs
 from mailproxy.cli.output import Terminal
 from mailproxy.cli.place import CONFIG_VARIABLE
 from mailproxy.config import Config, load, warnings
-from mailproxy.config.load import notServed, unmatchedInFile
+from mailproxy.config.load import unmatchedInFile
 from mailproxy.errors import ConfigError
 from mailproxy.tls import BackendOptions, BackendTLS, ServerTLS
 
@@ -62,7 +62,7 @@ def _examine(path: Path, environment: Mapping[str, str]) -> Findings:
         _tryTLS(config)
     except ConfigError as error:
         return Findings(error.problems)
-    return Findings(notServed(config), [*warnings(config), *unmatchedInFile(config)])
+    return Findings((), [*warnings(config), *unmatchedInFile(config)])
 
 
 def _tryTLS(config: Config) -> None:

@@ -22,7 +22,7 @@ from mailproxy.config.model import (
 )
 from mailproxy.config.problems import describe, keyPath
 from mailproxy.config.table import Table, byLine, checkTable, readTable
-from mailproxy.config.values import CREDENTIAL_BEARING, NOT_SERVED, PROTOCOLS, shown
+from mailproxy.config.values import CREDENTIAL_BEARING, PROTOCOLS, shown
 from mailproxy.errors import ConfigError
 
 ADMIN_VARIABLE = "PROXY_ADMIN_TOKEN"
@@ -57,15 +57,6 @@ def load(path: Path, environment: Mapping[str, str]) -> Config:
 def warnings(config: Config) -> list[str]:
     """What does not stop the start, but somebody should look at; the form is that of problems."""
     return [*_certificateWarnings(config), *_otherWarnings(config)]
-
-
-def notServed(config: Config) -> list[str]:
-    """What a configuration may say and this version does not do yet: a start refuses it."""
-    found = [each for each in config.listener.items() if each[1].protocol in NOT_SERVED]
-    return [
-        f"{keyPath(('listener', name, 'protocol'))}: this version does not serve {one.protocol}"
-        for name, one in found
-    ]
 
 
 def _parse(path: Path) -> dict[str, Any]:

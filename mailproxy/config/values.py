@@ -29,7 +29,6 @@ from mailproxy.config.table import isStorable
 PROTOCOLS = ("imap", "pop3", "managesieve", "submission", "smtp", "lmtp", "http")
 INTERACTIVE = frozenset({"imap", "pop3", "managesieve", "submission"})
 PASS_THROUGH = frozenset({"smtp", "lmtp"})
-NOT_SERVED = frozenset({"http"})
 CREDENTIAL_BEARING = INTERACTIVE | {"http"}
 MECHANISMS = ("PLAIN", "LOGIN", "OAUTHBEARER", "XOAUTH2")
 

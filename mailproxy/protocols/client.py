@@ -215,12 +215,14 @@ class ProxyClientFactory(ClientFactory):
     """Makes the client side of a protocol for one connection.
 
     :cvar conversation: the protocol's class.
+    :cvar alpn: what TLS agrees on (RFC 7301), best first; none: nothing is said.
     :ivar connected: fires with the conversation once its transport is there, or fails with the
         reactor's reason; cancelling it gives the connection up.
     """
 
     noisy = False
     conversation: ClassVar[type[BackendLeg]]
+    alpn: ClassVar[tuple[bytes, ...]] = ()
     _connector: IConnector | None = None
 
     def __init__(self, clock: IReactorTime) -> None:

@@ -48,10 +48,12 @@ class ClientLeg(Stream):
 
     :ivar settings: what holds for clients of its listener.
     :ivar origin: who the client is.
+    :ivar whenStopping: called when the process stops, where a connection outlives its sessions.
     """
 
     settings: ServerSettings
     origin: Origin
+    whenStopping: Callable[[], None] | None = None
 
     def __init__(self, clock: IReactorTime, house: "ProxyServerFactory | None" = None) -> None:
         super().__init__(clock)
@@ -341,6 +343,7 @@ class ProxyServerFactory(Factory):
     """Makes the server side of a protocol for each connection that is let in.
 
     :cvar conversation: the protocol's class.
+    :cvar alpn: what TLS agrees on (RFC 7301), best first; none: nothing is said.
     :ivar limit: how many connections may be open; a further one is closed at once.
     :ivar connections: those that are open.
     :ivar turnedAway: how many have been closed for the limit.
@@ -348,6 +351,7 @@ class ProxyServerFactory(Factory):
 
     noisy = False
     conversation: ClassVar[type[ClientLeg]]
+    alpn: ClassVar[tuple[bytes, ...]] = ()
 
     def __init__(
         self, clock: IReactorTime, limit: int, accepted: Callable[[ClientLeg], None]
@@ -376,3 +380,9 @@ class ProxyServerFactory(Factory):
     def closed(self, server: ClientLeg) -> None:
         """Hear from a connection that it is gone."""
         self.connections.discard(server)
+
+    def stop(self) -> None:
+        """Let the connections hear that the process stops."""
+        for server in list(self.connections):
+            if server.whenStopping is not None:
+                server.whenStopping()

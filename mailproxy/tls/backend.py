@@ -64,6 +64,7 @@ class BackendOptions:
     :ivar pin: SHA-256 of the certificate in DER; it replaces trust store and name.
     :ivar allowInvalid: take any certificate; a pin holds all the same.
     :ivar authorities: trusted besides the platform's own.
+    :ivar alpn: the application protocols that we speak (RFC 7301), best first.
     """
 
     serverName: str
@@ -72,6 +73,7 @@ class BackendOptions:
     allowInvalid: bool = False
     clientCertificate: KeyPair | None = None
     authorities: tuple[x509.Certificate, ...] = ()
+    alpn: tuple[bytes, ...] = ()
 
     @classmethod
     def fromConfig(
@@ -212,6 +214,8 @@ class BackendTLS:
             options.clientCertificate.use(context)
         if self._trusting:
             _trust(context, options.authorities)
+        if options.alpn:
+            context.set_alpn_protos(list(options.alpn))
         context.set_verify(SSL.VERIFY_PEER, _verify)
         return context
 

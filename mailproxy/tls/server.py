@@ -6,6 +6,8 @@ are built once, at start and at each reload; a handshake only looks its name up.
 
 import datetime
 from collections.abc import Mapping, Sequence
+from copy import copy
+from typing import Self
 
 from OpenSSL import SSL
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
@@ -22,6 +24,17 @@ GENERATED = "mailproxy.invalid"
 
 _SESSION_CONTEXT = b"mailproxy"
 """Sessions are taken up again under any of our certificates; OpenSSL wants a name for that."""
+
+
+class ServerConnection(SSL.Connection):
+    """One client's connection; contexts are shared by listeners that agree on other protocols.
+
+    :ivar alpn: the application protocols to agree on, best first.
+    """
+
+    def __init__(self, context: SSL.Context, alpn: tuple[bytes, ...]) -> None:
+        super().__init__(context)
+        self.alpn = alpn
 
 
 @implementer(IOpenSSLServerConnectionCreator)
@@ -54,9 +67,15 @@ class ServerTLS:
         byName = {name: self._add(name, entry) for name, entry in certificates.items()}
         self._default = self._chooseDefault(certificates, byName)
 
+    def offering(self, alpn: Sequence[bytes]) -> Self:
+        """Give a creator with the same certificates, which agrees on these protocols."""
+        other = copy(self)
+        other._alpn = tuple(alpn)
+        return other
+
     def serverConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:
         """Make the connection of one client."""
-        return SSL.Connection(self._default)
+        return ServerConnection(self._default, self._alpn)
 
     def contextFor(self, serverName: bytes | None) -> SSL.Context:
         """Choose by the name that a client asks for, in any case; None: it asks for no name."""
@@ -117,8 +136,7 @@ class ServerTLS:
         if self._protocols.groups:
             setGroups(context, self._protocols.groups)
         context.set_tlsext_servername_callback(self._switch)
-        if self._alpn:
-            context.set_alpn_select_callback(self._agree)
+        context.set_alpn_select_callback(_agree)
         return context
 
     def _switch(self, connection: SSL.Connection) -> None:
@@ -127,11 +145,13 @@ class ServerTLS:
         if context is not connection.get_context():
             connection.set_context(context)
 
-    def _agree(
-        self, _: SSL.Connection, offered: list[bytes]
-    ) -> "bytes | SSL._NoOverlappingProtocols":
-        """Take our best application protocol that the client offers; none: go on without."""
-        for name in self._alpn:
-            if name in offered:
-                return name
-        return SSL.NO_OVERLAPPING_PROTOCOLS
+
+def _agree(
+    connection: SSL.Connection, offered: list[bytes]
+) -> "bytes | SSL._NoOverlappingProtocols":
+    """Take our best application protocol that the client offers; none: go on without."""
+    ours: tuple[bytes, ...] = getattr(connection, "alpn", ())
+    for name in ours:
+        if name in offered:
+            return name
+    return SSL.NO_OVERLAPPING_PROTOCOLS

@@ -1,0 +1,195 @@
+"""A request on its way to a backend, up to the head of the answer.
+
+Knows which connection to use, when a request may be sent again and whom to blame; must not know
+what the client is told.
+"""
+
+from collections.abc import Callable
+
+import attrs
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.python.failure import Failure
+
+from mailproxy.dial import Backend, Target
+from mailproxy.errors import BackendFailed, PeerGone
+from mailproxy.health import Attempt
+from mailproxy.http import forward
+from mailproxy.http.deadline import Deadline
+from mailproxy.http.intake import Intake
+from mailproxy.http.messages import IDEMPOTENT, Request, Response
+from mailproxy.http.server import HTTPServer
+from mailproxy.http.upstream import HTTPClient, Upstreams
+from mailproxy.session import Ingress, Resources
+
+SWITCHING = 101
+"""The status behind which another protocol is spoken."""
+
+
+@attrs.define
+class Client:
+    """A client's connection, as its exchanges see it.
+
+    :ivar upstreams: the backends' connections that wait for its next request.
+    :ivar deadline: for the wait of now.
+    :ivar cancel: ends what is being done for it.
+    :ivar last: whether no request will be served behind the one in hand.
+    """
+
+    leg: HTTPServer
+    ingress: Ingress
+    upstreams: Upstreams
+    deadline: Deadline
+    cancel: Callable[[], None]
+    last: bool = False
+
+
+@attrs.frozen
+class Hearers:
+    """Who is told of what happens while the answer is waited for.
+
+    :ivar interim: of each interim response.
+    :ivar stalled: that nothing has moved for too long.
+    :ivar broken: that the client has gone amid its body, or sends nonsense.
+    """
+
+    interim: Callable[[Response], None]
+    stalled: Callable[[], None]
+    broken: Callable[[Exception], None]
+
+
+class Delivery:
+    """Brings one request to its backend.
+
+    :ivar upstream: the connection in use; None when there is none.
+    """
+
+    def __init__(
+        self, client: Client, resources: Resources, intake: Intake, name: bytes, hearers: Hearers
+    ) -> None:
+        self._client, self._resources, self._intake = client, resources, intake
+        self._name, self._hearers = name, hearers
+        self.upstream: HTTPClient | None = None
+        self._attempt: Attempt | None = None
+        self._uploading: Deferred[None] | None = None
+
+    async def ask(self, request: Request, target: Target) -> Response:
+        """Send the request and wait for the head of the final answer, or of a switch.
+
+        A connection that has waited may have been closed by the backend at the moment at which we
+        use it: a request that can be repeated is, once, on a fresh one.
+
+        :raises BackendFailed: when no sound answer comes.
+        :raises BadMessage: when the client's body is malformed from its beginning.
+        """
+        self.upstream = self._client.upstreams.take(target)
+        if self.upstream is not None:
+            try:
+                self._attempt = self._resources.dialer.health.admit(target.destination)
+                return await self._converse(self.upstream, request, target)
+            except BackendFailed as failed:
+                if not (failed.retry and self._isRepeatable(request)):
+                    raise
+                self.leave()
+        return await self._converse(await self._dial(target), request, target)
+
+    def _isRepeatable(self, request: Request) -> bool:
+        return request.method in IDEMPOTENT and not self._intake.consumed
+
+    async def _dial(self, target: Target) -> HTTPClient:
+        """Open a connection to the backend, and note how long that took."""
+        resources = self._resources
+        self._client.deadline.end()
+        began = resources.clock.seconds()
+        backend: Backend[HTTPClient] = await resources.dialer.open(target, self._client.leg.origin)
+        self.upstream, self._attempt = backend.client, backend.attempt
+        resources.metrics.backendReady(target.destination, resources.clock.seconds() - began)
+        return backend.client
+
+    async def _converse(self, upstream: HTTPClient, request: Request, target: Target) -> Response:
+        http, deadline = self._resources.http, self._client.deadline
+        deadline.begin(http.idle, self._hearers.stalled)
+        upstream.send(self._head(request, target) + self._intake.first())
+        if not self._intake.ended and self._uploading is None:
+            self._uploading = Deferred.fromCoroutine(self._upload())
+            if self._uploading.called:
+                await self._uploading  # ended at once: by an error
+            self._uploading.addErrback(self._uploadFailed)
+        while True:
+            response = await upstream.readResponse(http.maxHead, request.method)
+            if self._attempt is not None:
+                self._attempt.succeeded()
+            deadline.progress()
+            if not response.isInterim or response.status == SWITCHING:
+                return response
+            self._hearers.interim(response)
+
+    def _head(self, request: Request, target: Target) -> bytes:
+        http = self._resources.http
+        passage = forward.Passage(
+            request=self._name,
+            keepsForwarded=self._client.ingress.listener in http.keepsForwarded,
+            forwarded=target.destination in http.forwarded,
+            keepsExpect=not (request.isOld or self._intake.continued),
+        )
+        return forward.requestHead(request, passage, self._client.leg.origin)
+
+    async def _upload(self) -> None:
+        """Let the rest of the body follow as it comes, while the answer is waited for."""
+        while not self._intake.ended:
+            data = await self._intake.next()
+            upstream = self.upstream
+            if upstream is None or upstream.lost:
+                return
+            upstream.send(data)
+            if upstream.blocked:
+                await _drained(upstream)
+                self._client.deadline.progress()
+
+    def _uploadFailed(self, failure: Failure) -> None:
+        if isinstance(failure.value, Exception) and failure.check(CancelledError) is None:
+            self._hearers.broken(failure.value)
+
+    @property
+    def isUploading(self) -> bool:
+        """Whether some of the body is still to go."""
+        return self._uploading is not None and not self._uploading.called
+
+    @property
+    def isHeldUp(self) -> bool:
+        """Whether the backend does not take what it was sent."""
+        return self.upstream is not None and self.upstream.blocked
+
+    def blame(self, failed: BackendFailed) -> None:
+        """Note a backend that has given no sound answer."""
+        if self._attempt is not None:
+            self._attempt.failed(failed.stage, self._client.leg.origin.client.neighbourhood)
+
+    def settle(self, target: Target, response: Response) -> None:
+        """Keep the connection for the next request, if it can be used again."""
+        if response.lasting and self._intake.ended and not self.isUploading:
+            upstream, self.upstream = self.upstream, None
+            if upstream is not None:
+                self._client.upstreams.keep(target, upstream)
+
+    def leave(self) -> None:
+        """Give the connection up; its verdict, if there has been none, is not ours to give."""
+        upstream, self.upstream = self.upstream, None
+        attempt, self._attempt = self._attempt, None
+        if attempt is not None:
+            attempt.abandoned()
+        if upstream is not None:
+            upstream.close()
+
+    def close(self) -> None:
+        """End what goes on."""
+        if self._uploading is not None:
+            self._uploading.cancel()
+        self.leave()
+
+
+async def _drained(upstream: HTTPClient) -> None:
+    """Wait for a backend to take what it was sent; one that is gone is noticed by who reads it."""
+    try:
+        await upstream.drained()
+    except PeerGone:
+        return

@@ -1,0 +1,366 @@
+"""One request and its answer: to the backend of its account, and back.
+
+Knows the order of things and what each failure means to the client; must not know how a message is
+written, how a backend is reached, or what came before on the client's connection.
+"""
+
+from math import ceil
+
+from twisted.internet.defer import CancelledError
+from zope.interface import implementer
+
+from mailproxy.bridge import Bridge
+from mailproxy.dial import Target
+from mailproxy.errors import (
+    BackendFailed,
+    CircuitOpen,
+    InvalidIdentifier,
+    MappingError,
+    PeerGone,
+    Stage,
+)
+from mailproxy.http import bodies, forward, paths
+from mailproxy.http.bodies import Kind
+from mailproxy.http.delivery import SWITCHING, Client, Delivery, Hearers
+from mailproxy.http.heads import BadMessage
+from mailproxy.http.intake import Intake, encoded
+from mailproxy.http.messages import Request, Response
+from mailproxy.http.rules import Rule
+from mailproxy.http.server import Answer
+from mailproxy.http.upstream import HTTPClient
+from mailproxy.identity import redact
+from mailproxy.logs import Logger
+from mailproxy.metrics import Outcome
+from mailproxy.origin import sessionID
+from mailproxy.registry import ISession
+from mailproxy.session import Resources
+
+RETRY_AFTER = 5
+"""Seconds after which a client may ask again when the store could not tell."""
+
+_CONTINUE = 100
+
+
+@implementer(ISession)
+class Exchange:
+    """One request, from its head to the end of its answer; management sees it as a session.
+
+    :ivar id: its own name, unique in this process.
+    :ivar status: what the client was answered; 0 before that.
+    """
+
+    log = Logger()
+
+    def __init__(self, client: Client, resources: Resources) -> None:
+        self._client, self._resources = client, resources
+        self.id = sessionID()
+        self.name = self.id.encode()
+        self.protocol, self.listener = client.ingress.protocol, client.ingress.listener
+        self.since = resources.clock.seconds()
+        self.identifier: str | None = None
+        self.destination: str | None = None
+        self.status = 0
+        self.reason = "done"
+        self._request: Request | None = None
+        self._intake: Intake | None = None
+        self._delivery: Delivery | None = None
+        self._bridge: Bridge | None = None
+        self._interruption: Outcome | None = None
+        self._broken: Exception | None = None
+        self._received = self._sent = 0
+        self._delimited = True
+
+    # What management sees
+
+    @property
+    def client(self) -> str:
+        """The client's address and port."""
+        return str(self._client.leg.origin.client)
+
+    @property
+    def received(self) -> int:
+        """Bytes that came from the client: head, payload, and what was bridged."""
+        payload = self._intake.count if self._intake is not None else 0
+        bridged = self._bridge.received if self._bridge is not None else 0
+        return self._received + payload + bridged
+
+    @property
+    def sent(self) -> int:
+        """Bytes that went to the client."""
+        return self._sent + (self._bridge.sent if self._bridge is not None else 0)
+
+    def kick(self) -> None:
+        """End the exchange now, and the client's connection with it."""
+        self._interrupt(Outcome.KICKED)
+
+    def shutDown(self, *, bridged: bool) -> None:
+        """Let it be the last on its connection; if `bridged`, end it."""
+        self._client.last = True
+        if bridged:
+            self._interrupt(Outcome.SHUTDOWN)
+
+    def clientLost(self) -> None:
+        """Hear that the client has gone."""
+        self._interrupt(Outcome.CLIENT_GONE)
+
+    def _stalled(self) -> None:
+        """Hear that no byte has moved for too long."""
+        self._interrupt(Outcome.TIMEOUT)
+
+    def _interrupt(self, outcome: Outcome) -> None:
+        self._interruption = self._interruption or outcome
+        self._client.cancel()
+
+    def _bodyBroken(self, error: Exception) -> None:
+        """Hear that the client has gone amid its body, or sends nonsense."""
+        self._broken = error
+        self._client.cancel()
+
+    # The story
+
+    async def run(self, head: bytes | BadMessage) -> None:
+        """Serve a request, whatever becomes of it.
+
+        :param head: as it was read, or why it could not be.
+        """
+        self._resources.registry.add(self)
+        outcome = Outcome.ERROR
+        try:
+            await self._story(head)
+            outcome = Outcome.SERVED if self._bridge is None else Outcome.BRIDGED
+        except CancelledError:
+            outcome = self._interrupted()
+        except Exception as error:
+            outcome = self._failed(error)
+        finally:
+            self._finish(outcome)
+
+    async def _story(self, head: bytes | BadMessage) -> None:
+        request, intake = self._begin(head)
+        target = await self._route(request, intake)
+        hearers = Hearers(self._relayInterim, self._stalled, self._bodyBroken)
+        delivery = Delivery(self._client, self._resources, intake, self.name, hearers)
+        self._delivery = delivery
+        response = await delivery.ask(request, target)
+        assert delivery.upstream is not None, "it has answered"
+        if response.status == SWITCHING:
+            await self._switch(request, response, delivery.upstream)
+        else:
+            await self._answer(request, response, delivery.upstream)
+            self._client.last = self._client.last or not intake.ended
+            delivery.settle(target, response)
+
+    def _begin(self, head: bytes | BadMessage) -> tuple[Request, Intake]:
+        """Understand the head; behind one that makes no sense nothing does."""
+        client = self._client
+        try:
+            if isinstance(head, BadMessage):
+                raise head
+            self._received = len(head) + 4
+            request = self._request = Request.parse(head)
+        except BadMessage:
+            client.last = True
+            raise
+        self.name = forward.requestName(request) or self.name
+        client.last = client.last or not request.lasting
+        self._intake = Intake(client.leg, request, client.deadline.progress)
+        return request, self._intake
+
+    # Where it goes
+
+    async def _route(self, request: Request, intake: Intake) -> Target:
+        """Find out whose request it is and where that account lives.
+
+        An account that is being moved is held first and looked up after; from the answer on the
+        exchange is on file, so that no move can miss it.
+        """
+        resources = self._resources
+        rule = resources.http.match(request.path)
+        if rule is None:
+            raise BadMessage("no route", 404)
+        if rule.destination is not None:
+            return self._target(None, rule.destination)
+        identifier = await self._identify(request, rule, intake)
+        if identifier is None:
+            return self._target(None, rule.fallback or resources.router.default)
+        await resources.registry.held(identifier)
+        route = await resources.router.route(identifier)
+        self.log.debug(
+            "session {session}: {identifier} goes to {destination} ({ground})",
+            session=self.id,
+            identifier=ascii(identifier),
+            destination=route.destination,
+            ground=route.ground.value,
+        )
+        return self._target(identifier, route.destination)
+
+    async def _identify(self, request: Request, rule: Rule, intake: Intake) -> str | None:
+        """Find the account that a request is for; its body is read only for a route that asks."""
+        assert rule.find is not None, "only a route without a destination asks"
+        resources, deadline = self._resources, self._client.deadline
+        if not rule.needsBody:
+            return rule.find(request, b"", resources.rules)
+        deadline.begin(resources.http.idle, self._stalled)
+        body = await intake.peek(resources.http.bodyCap)
+        deadline.end()
+        return None if body is None else rule.find(request, body, resources.rules)
+
+    def _target(self, identifier: str | None, destination: str) -> Target:
+        """Put the exchange on file and find the endpoint that serves it."""
+        resources = self._resources
+        resources.registry.routed(self, identifier, destination)
+        target = resources.targets.get((destination, self.protocol))
+        if target is None:
+            raise BackendFailed(Stage.UNSUPPORTED, f"{destination} has no {self.protocol}")
+        return target
+
+    # Back to the client
+
+    def _relayInterim(self, response: Response) -> None:
+        """Pass an interim response on to a client that can take it (RFC 9110, section 15.2)."""
+        request, intake = self._request, self._intake
+        if request is None or intake is None or request.isOld:
+            return
+        if response.status == _CONTINUE:
+            if intake.continued or not request.expects:
+                return
+            intake.continued = True
+        self._write(forward.interimHead(response))
+
+    async def _answer(self, request: Request, response: Response, upstream: HTTPClient) -> None:
+        """Pass the answer on as it comes."""
+        client, framing = self._client, response.framing(request.method)
+        theirs = bodies.UNTIL_CLOSE if request.isOld else bodies.CHUNKED
+        theirs = framing if framing.kind is Kind.LENGTH else theirs
+        # A client that is still sending is told that no more is wanted.
+        client.last = client.last or (self._intake is not None and not self._intake.ended)
+        body = framing.body()
+        payload = upstream.takePayload(body)
+        said = forward.answerFraming(request, response, theirs)
+        self.status, self._delimited = response.status, theirs.kind is not Kind.CLOSE
+        head = forward.responseHead(response, said, last=client.last)
+        self._write(head + encoded(theirs, body, payload))
+        while not body.ended:
+            if client.leg.blocked:
+                await client.leg.drained()
+            payload = await upstream.readPayload(body)
+            client.deadline.progress()
+            self._write(encoded(theirs, body, payload))
+
+    def _write(self, data: bytes) -> None:
+        self._sent += len(data)
+        self._client.leg.send(data)
+
+    async def _switch(self, request: Request, response: Response, upstream: HTTPClient) -> None:
+        """Bridge both connections: from here on something else is spoken (RFC 9110, 7.8)."""
+        client, resources = self._client, self._resources
+        wanted = {name.strip() for name in request.upgrade.lower().split(b",")}
+        chosen = set(response.fields.words(b"upgrade"))
+        if not chosen or not chosen <= wanted:
+            raise BackendFailed(Stage.ANSWER, "a switch to a protocol that nobody has asked for")
+        client.deadline.end()
+        client.last = True
+        self.status = response.status
+        self._write(forward.switchingHead(response))
+        self._bridge = Bridge(client.leg, upstream, resources.bridgeIdle, resources.clock)
+        self.reason = (await self._bridge.run()).value
+
+    # Every end
+
+    def _failed(self, error: Exception) -> Outcome:
+        """Say what has gone wrong, in an answer of our own if none has begun."""
+        self.reason = str(error)
+        match error:
+            case PeerGone():
+                self._client.last = True
+                return Outcome.CLIENT_GONE
+            case BadMessage():
+                return self._refuse(Answer(error.status), Outcome.LIMIT)
+            case CircuitOpen():
+                answer = Answer(503, max(1, ceil(error.retryAfter)))
+            case MappingError():
+                answer = Answer(503, RETRY_AFTER)
+            case BackendFailed():
+                self._blame(error)
+                answer = Answer(504 if error.stage is Stage.TIMEOUT else 502)
+            case InvalidIdentifier():
+                answer = Answer(502)
+            case _:
+                self.log.failure("session {session} met a bug", session=self.id)
+                return self._refuse(Answer(500), Outcome.ERROR)
+        return self._refuse(answer, Outcome.UNAVAILABLE)
+
+    def _interrupted(self) -> Outcome:
+        """Somebody has ended it, or the client has failed amid its body."""
+        self._client.last = True
+        outcome = self._interruption
+        if outcome is None:
+            return self._failed(self._broken) if self._broken is not None else Outcome.ERROR
+        self.reason = outcome.value
+        if outcome is Outcome.CLIENT_GONE:
+            return outcome
+        return self._refuse(
+            self._timedOut() if outcome is Outcome.TIMEOUT else Answer(503), outcome
+        )
+
+    def _timedOut(self) -> Answer:
+        """Blame the one who was waited for."""
+        heldUp = self._delivery is not None and self._delivery.isHeldUp
+        if self._intake is not None and self._intake.isDue and not heldUp:
+            return Answer(408)
+        if not self.status:
+            self._blame(BackendFailed(Stage.ANSWER, "no answer in time"))
+        return Answer(504)
+
+    def _blame(self, failed: BackendFailed) -> None:
+        if self._delivery is not None:
+            self._delivery.blame(failed)
+
+    def _refuse(self, answer: Answer, outcome: Outcome) -> Outcome:
+        """Answer in our own words; an answer that has begun can only be broken off."""
+        client = self._client
+        if self._bridge is not None:
+            return outcome
+        if self.status:
+            client.last = True
+            if not self._delimited:
+                client.leg.abort()
+            return outcome
+        client.last = client.last or (self._intake is not None and not self._intake.ended)
+        self.status = answer.status
+        head = answer.head(self._resources.clock.seconds(), last=client.last)
+        isHead = self._request is not None and self._request.method == b"HEAD"
+        self._write(head if isHead else head + answer.body)
+        return outcome
+
+    def _finish(self, outcome: Outcome) -> None:
+        """Close what is open, and write the one line."""
+        resources = self._resources
+        self._client.deadline.end()
+        resources.registry.remove(self)
+        if self._delivery is not None:
+            self._delivery.close()
+        seconds = resources.clock.seconds() - self.since
+        resources.metrics.sessionEnded(self.protocol, self.destination, outcome, seconds)
+        resources.metrics.bridged(self.protocol, self.destination, self.received, self.sent)
+        request = self._request
+        self.log.info(
+            "session {session} {protocol} {listener} from {client}: {method} {path} {status} of "
+            "{identifier} on {destination}, {outcome} ({reason}), {received} bytes in, {sent} out, "
+            "{seconds:.3f} s, request {request}",
+            session=self.id,
+            protocol=self.protocol,
+            listener=self.listener,
+            client=self.client,
+            method=request.method.decode("ascii") if request is not None else "-",
+            path=paths.shown(request.path, self.identifier) if request is not None else "-",
+            status=self.status,
+            identifier=redact(self.identifier),
+            destination=self.destination or "-",
+            outcome=outcome.value,
+            reason=self.reason,
+            received=self.received,
+            sent=self.sent,
+            seconds=seconds,
+            request=self.name.decode("ascii"),
+        )

@@ -1,0 +1,91 @@
+"""A request's body, as its client sends it.
+
+Knows what has come, what was kept and whether the client waits to be told to go on; must not know
+where the body goes.
+"""
+
+from collections.abc import Callable
+
+from mailproxy.http.bodies import Body, Framing, Kind, chunk, lastChunk
+from mailproxy.http.messages import Request
+from mailproxy.http.server import CONTINUE, HTTPServer
+
+
+class Intake:
+    """Reads one body, once; what has been read and not been given away can be given again.
+
+    :ivar consumed: whether some of it has been given away for good.
+    :ivar continued: whether the client has been told to send it.
+    :ivar count: bytes of payload that have come.
+    """
+
+    def __init__(self, leg: HTTPServer, request: Request, progress: Callable[[], None]) -> None:
+        self._leg, self._request, self._progress = leg, request, progress
+        self._body = request.framing.body()
+        self._kept = b""
+        self.consumed = self.continued = False
+        self.count = 0
+
+    @property
+    def ended(self) -> bool:
+        """Whether all of it has come."""
+        return self._body.ended
+
+    @property
+    def isDue(self) -> bool:
+        """Whether the client is to send more, and does not wait to be told so."""
+        waits = self._request.expects and not (self.continued or self.consumed)
+        return not (self.ended or waits)
+
+    async def peek(self, cap: int) -> bytes | None:
+        """Read it whole and keep it; None, with what was read kept, when it is longer than `cap`.
+
+        :raises BadMessage: when its framing is broken.
+        :raises PeerGone: when the client goes before its end.
+        """
+        if self._request.framing.length > cap:
+            return None
+        if self._request.expects and not self.ended and not self._leg.unread:
+            self.continued = True
+            self._leg.send(CONTINUE)
+        parts: list[bytes] = []
+        while not self.ended and self.count <= cap:
+            parts.append(await self._read())
+        self._kept = b"".join(parts)
+        return self._kept if self.count <= cap else None
+
+    def first(self) -> bytes:
+        """Give what there is without waiting, encoded; it is kept, in case it is asked for again.
+
+        :raises BadMessage: when its framing is broken.
+        """
+        if self._request.framing.isEmpty:
+            return b""
+        payload = self._leg.takeBody(self._body)
+        self.count += len(payload)
+        self._kept += payload
+        return encoded(self._request.framing, self._body, self._kept)
+
+    async def next(self) -> bytes:
+        """Give what comes next, encoded; it cannot be asked for again.
+
+        :raises BadMessage: when its framing is broken.
+        :raises PeerGone: when the client goes before its end.
+        """
+        payload = await self._read()
+        self.consumed, self._kept = True, b""
+        return encoded(self._request.framing, self._body, payload)
+
+    async def _read(self) -> bytes:
+        payload = await self._leg.readBody(self._body)
+        self._progress()
+        self.count += len(payload)
+        return payload
+
+
+def encoded(framing: Framing, body: Body, payload: bytes) -> bytes:
+    """Write payload as its framing asks, with the end behind it if that has come."""
+    if framing.kind is not Kind.CHUNKED:
+        return payload
+    written = chunk(payload) if payload else b""
+    return written + lastChunk(body.trailers) if body.ended else written

@@ -1,0 +1,136 @@
+"""A request on its way: which connection it takes, and what happens when that is gone."""
+
+from tests.http.support import ANN, CHUNKED, GET, OK, POST, HTTPCase
+
+HEAD = GET.replace(b"GET", b"HEAD")
+OLD_GET = b"GET / HTTP/1.0\r\n" + ANN + b"\r\n"
+
+
+class RetryTests(HTTPCase):
+    """A connection that has waited is closed by the backend as we use it."""
+
+    def prepare(self, *, method: bytes = b"GET", rest: bytes = b"") -> None:
+        """Send a request on a connection that has waited; the backend closes it unanswered."""
+        self.client = self.open()
+        self.send(self.client)
+        backend = self.answer(OK)
+        self.client.take()
+        self.send(self.client, GET.replace(b"GET", method)[:-2] + (rest or b"\r\n"))
+        self.assertEqual(self.calls, 1)
+        backend.hangUp()
+        self.stage.network.pump()
+
+    def test_repeated(self) -> None:
+        """A request that changes nothing is sent again, once, with its body."""
+        for method, rest in (
+            (b"GET", b""),
+            (b"PROPFIND", b"Content-Length: 2\r\n\r\nab"),
+            (b"PUT", b"Transfer-Encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n"),
+        ):
+            self.prepare(method=method, rest=rest)
+            self.assertEqual(self.calls, 2)
+            backend = self.answer()
+            got = backend.take()
+            self.assertTrue(got.startswith(method))
+            self.assertTrue(got.endswith(rest.partition(b"\r\n\r\n")[2]))
+            self.reply(backend)
+            self.assertEqual(self.client.take(), OK)
+            self.leave(self.client)
+
+    def test_onlyOnce(self) -> None:
+        """A fresh connection that is closed unanswered is a failure."""
+        self.prepare()
+        self.answer().hangUp()
+        self.stage.network.pump()
+        self.assertTrue(self.client.take().startswith(b"HTTP/1.1 502 "))
+        self.assertEqual(self.calls, 2)
+        self.leave(self.client)
+
+    def test_whatMayHaveBeenDone(self) -> None:
+        """Is not asked for again: POST, or a body of which some is gone."""
+        self.prepare(method=b"POST")
+        self.assertTrue(self.client.take().startswith(b"HTTP/1.1 502 "))
+        self.assertEqual(self.calls, 1)
+        self.leave(self.client)
+
+    def test_bodyThatIsGone(self) -> None:
+        """It cannot be sent again."""
+        self.client = self.open()
+        self.send(self.client)
+        backend = self.answer(OK)
+        self.client.take()
+        self.send(self.client, GET.replace(b"GET", b"PUT")[:-2] + b"Content-Length: 4\r\n\r\nab")
+        self.send(self.client, b"c")
+        backend.hangUp()
+        self.stage.network.pump()
+        self.assertTrue(self.client.take().startswith(b"HTTP/1.1 502 "))
+        self.leave(self.client)
+
+    def test_answerThatHasBegun(self) -> None:
+        """One byte of it is enough."""
+        self.client = self.open()
+        self.send(self.client)
+        backend = self.answer(OK)
+        self.client.take()
+        self.send(self.client)
+        self.reply(backend, b"H")
+        backend.hangUp()
+        self.stage.network.pump()
+        self.assertTrue(self.client.take().startswith(b"HTTP/1.1 502 "))
+        self.assertEqual(self.calls, 1)
+        self.leave(self.client)
+
+    def test_bodyThatHasNotBegun(self) -> None:
+        """A client that waits for `100 Continue` has lost nothing."""
+        self.prepare(method=b"PUT", rest=b"Content-Length: 2\r\nExpect: 100-continue\r\n\r\n")
+        backend = self.answer()
+        self.reply(backend, b"HTTP/1.1 100 Continue\r\n\r\n")
+        self.client.take()
+        self.send(self.client, b"ab")
+        self.assertTrue(backend.take().endswith(b"\r\n\r\nab"))
+        self.reply(backend)
+        self.assertEqual(self.client.take(), OK)
+        self.leave(self.client)
+
+
+class FlowTests(HTTPCase):
+    """A slow reader never grows our memory."""
+
+    BIG = 5_000_000
+
+    def test_slowClient(self) -> None:
+        """The backend waits."""
+        client = self.open()
+        self.send(client)
+        client.stopReading()
+        backend = self.answer(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % self.BIG)
+        self.reply(backend, b"x" * self.BIG)
+        self.assertGreater(backend.transport.unsent, self.BIG - 1_000_000)
+        client.startReading()
+        self.stage.network.pump()
+        self.assertEqual(len(client.take().partition(b"\r\n\r\n")[2]), self.BIG)
+        self.leave(client)
+
+    def test_slowBackend(self) -> None:
+        """The client waits; what the backend says meanwhile is heard."""
+        client = self.open()
+        self.send(client, POST + b"Content-Length: %d\r\n\r\n" % self.BIG)
+        backend = self.answer()
+        backend.stopReading()
+        self.send(client, b"x" * self.BIG)
+        self.assertGreater(client.transport.unsent, self.BIG - 1_000_000)
+        self.reply(backend, b"HTTP/1.1 413 Big\r\nContent-Length: 0\r\n\r\n")
+        self.assertTrue(client.received.startswith(b"HTTP/1.1 413 "))
+
+    def test_largeUpload(self) -> None:
+        """Arrives whole."""
+        client = self.open()
+        self.send(client, POST + CHUNKED)
+        backend = self.answer()
+        backend.take()
+        piece = b"%x\r\n%b\r\n" % (100_000, b"y" * 100_000)
+        self.send(client, piece * 50 + b"0\r\n\r\n")
+        self.assertEqual(backend.take().count(b"y"), self.BIG)
+        self.reply(backend)
+        self.assertEqual(client.take(), OK)
+        self.leave(client)

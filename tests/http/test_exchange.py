@@ -1,0 +1,535 @@
+"""One request and its answer, between a client and a backend that the test plays."""
+
+from typing import ClassVar
+
+from twisted.internet.error import ConnectionRefusedError
+from twisted.logger import LogLevel
+from zope.interface.verify import verifyObject
+
+from mailproxy.config.stores import OnError
+from mailproxy.errors import MappingError, Stage
+from mailproxy.registry import ISession
+from tests.http.support import (
+    ANN,
+    GET,
+    OK,
+    OK_CHUNKED,
+    POST,
+    HTTPCase,
+    rules,
+)
+from tests.stage import NEW_HOST, OLD_HOST
+from tests.support import Segments
+
+HEAD = GET.replace(b"GET", b"HEAD")
+OLD_GET = b"GET / HTTP/1.0\r\n" + ANN + b"\r\n"
+
+
+class AnswerTests(HTTPCase):
+    """Answers of all kinds; subclasses cut the bytes otherwise."""
+
+    def exchange(self, request: bytes, answer: bytes) -> bytes:
+        """Let a new client ask and its backend answer; returns what the client hears."""
+        self.client = self.open()
+        self.send(self.client, request)
+        self.backend = self.answer(answer)
+        return self.client.take()
+
+    def assertSame(self, request: bytes, answer: bytes) -> None:
+        """An answer goes through as it is, and both connections stay."""
+        self.assertEqual(self.exchange(request, answer), answer)
+        self.assertIsNone(self.client.lost)
+        self.send(self.client, GET)
+        self.reply(self.backend)
+        self.assertEqual(self.client.take(), OK)
+        self.assertEqual(self.calls, 1)
+        self.leave(self.client)
+
+    def test_length(self) -> None:
+        """A body of known length."""
+        self.assertSame(GET, OK)
+        self.assertSame(GET, b"HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n")
+
+    def test_chunks(self) -> None:
+        """Payload and trailers; the size of a chunk is nobody's."""
+        heard = self.exchange(GET, OK_CHUNKED + b"3;x=y\r\nabc\r\n2\r\nde\r\n0\r\nX-Sum: 1\r\n\r\n")
+        head, _, body = heard.partition(b"\r\n\r\n")
+        self.assertEqual(head + b"\r\n\r\n", OK_CHUNKED)
+        self.assertTrue(body.endswith(b"\r\n0\r\nX-Sum: 1\r\n\r\n"))
+        payload = b"".join(body.split(b"\r\n")[1:-4:2])
+        self.assertEqual(payload, b"abcde")
+        self.leave(self.client)
+
+    def test_untilTheEnd(self) -> None:
+        """A body that ends with its connection: the client gets chunks, and stays."""
+        heard = self.exchange(GET, b"HTTP/1.1 200 OK\r\n\r\nab")
+        self.backend.hangUp()
+        self.stage.network.pump()
+        heard += self.client.take()
+        self.assertTrue(heard.startswith(OK_CHUNKED))
+        self.assertTrue(heard.endswith(b"0\r\n\r\n"))
+        self.assertIsNone(self.client.lost)
+        self.leave(self.client)
+
+    def test_withoutABody(self) -> None:
+        """To HEAD, and of 204 and 304: what is said of a length is repeated where it may be."""
+        self.assertSame(HEAD, b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n")
+        self.assertSame(GET, b"HTTP/1.1 204 No Content\r\n\r\n")
+        self.assertSame(GET, b"HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n")
+        heard = self.exchange(HEAD, OK_CHUNKED)
+        self.assertEqual(heard, b"HTTP/1.1 200 OK\r\n\r\n")
+
+    def test_oldClient(self) -> None:
+        """Gets no chunks and no interim answers, and is closed behind its answer."""
+        early = b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n"
+        heard = self.exchange(OLD_GET, early + OK_CHUNKED + b"2\r\nok\r\n0\r\nX: 1\r\n\r\n")
+        self.assertEqual(heard, b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nok")
+        self.assertIsNotNone(self.client.lost)
+        self.leave(self.client)
+
+    def test_interimAnswers(self) -> None:
+        """Go through before the final one, except a `100` that nobody waits for."""
+        early = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
+        stray = b"HTTP/1.1 100 Continue\r\n\r\n"
+        self.assertEqual(self.exchange(GET, early + stray + early + OK), early + early + OK)
+        self.leave(self.client)
+
+    def test_backendThatCloses(self) -> None:
+        """It says so: the next request goes to a fresh connection, the client stays."""
+        heard = self.exchange(GET, OK.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+        self.assertEqual(heard, OK)
+        self.send(self.client, GET)
+        self.assertEqual(self.calls, 2)
+        self.answer(OK)
+        self.leave(self.client)
+
+    def test_clientThatCloses(self) -> None:
+        """It is told the same."""
+        heard = self.exchange(GET.replace(b"Host", b"Connection: close\r\nHost"), OK)
+        self.assertEqual(heard, OK.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+        self.assertIsNotNone(self.client.lost)
+        self.leave(self.client)
+
+    def test_eventStream(self) -> None:
+        """Each event arrives at once."""
+        self.exchange(GET, OK_CHUNKED)
+        for number in range(3):
+            self.reply(self.backend, b"5\r\nevt %d\r\n" % number)
+            self.assertIn(b"%d" % number, self.client.take())
+        self.client.reset()
+        self.leave(self.client)
+
+    def test_bytesBehindAnAnswer(self) -> None:
+        """Nobody has asked for them: that connection is not used again."""
+        self.assertEqual(self.exchange(GET, OK + b"HTTP/1.1 200 OK\r\n\r\n"), OK)
+        self.send(self.client, GET)
+        self.assertEqual(self.calls, 2)
+        self.assertIsNotNone(self.backend.lost)
+
+
+class RouteTests(HTTPCase):
+    """Where requests go."""
+
+    def test_noRoute(self) -> None:
+        """404; the connection stays."""
+        client = self.open(rules({"match": "/dav/**", "destination": "old"}))
+        for path, host in ((b"/x", None), (b"/dav/x", OLD_HOST)):
+            self.send(client, GET.replace(b"GET / ", b"GET %b " % path))
+            if host is None:
+                self.assertTrue(client.take().startswith(b"HTTP/1.1 404 Not Found\r\n"))
+            else:
+                self.assertEqual(self.stage.network.call.host, host)
+        self.answer(OK)
+        self.leave(client)
+
+    def test_fallback(self) -> None:
+        """Requests without an account: where the route says, else to the default."""
+        bare = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+        for route, host in (({}, OLD_HOST), ({"fallback": "new"}, NEW_HOST)):
+            table = {"match": "/**", "extract": {"from": "authorization"}, **route}
+            client = self.open(rules(table))
+            self.send(client, bare)
+            self.assertEqual(self.stage.network.call.host, host)
+            self.answer(OK)
+            self.leave(client)
+        self.assertEqual(self.stage.source.asked, [])
+
+    def test_noEndpoint(self) -> None:
+        """A destination without HTTP: 502."""
+        client = self.open()
+        self.stage.source.table["ann"] = "empty"
+        self.send(client)
+        self.assertTrue(client.take().startswith(b"HTTP/1.1 502 Bad Gateway\r\n"))
+        self.assertIsNone(client.lost)
+        self.leave(client)
+
+    def test_nameThatMayNotBeUsed(self) -> None:
+        """502, and neither store nor log has seen it."""
+        client = self.open(rules({"match": "/**", "extract": {"from": "header", "header": "X-A"}}))
+        self.send(client, GET[:-2] + b"X-A: evil name\r\n\r\n")
+        self.assertTrue(client.take().startswith(b"HTTP/1.1 502 "))
+        self.assertEqual(self.stage.source.asked, [])
+        self.assertNotIn("evil", "".join(self.lines()))
+        self.leave(client)
+
+    def test_hold(self) -> None:
+        """Requests of an account that is being moved wait, then go to the new place."""
+        client = self.open()
+        self.send(client)
+        self.answer(OK)
+        client.take()
+        self.stage.registry.hold("ann", 60)
+        self.send(client)
+        self.stage.network.advance(50)
+        self.assertEqual((client.take(), self.calls), (b"", 1))
+        self.stage.source.table["ann"] = "new"
+        self.stage.cache.invalidate("ann")
+        self.stage.network.advance(10)
+        self.assertEqual(self.stage.network.call.host, NEW_HOST)
+        self.answer(OK)
+        self.assertEqual(client.take(), OK)
+        self.leave(client)
+
+    def test_nextRequestGoesToTheNewPlace(self) -> None:
+        """Once an account is mapped elsewhere, on the same client connection."""
+        client = self.open()
+        self.send(client)
+        self.answer(OK)
+        self.stage.source.table["ann"] = "new"
+        self.stage.cache.invalidate("ann")
+        self.send(client)
+        self.assertEqual(self.stage.network.call.host, NEW_HOST)
+        self.answer(OK)
+        self.leave(client)
+
+
+class FailureTests(HTTPCase):
+    """No answer, or none that is sound."""
+
+    def assertAnswered(self, client: object, status: bytes, *fields: bytes) -> None:
+        """The client has got an answer of ours, which tells nothing of what is behind us."""
+        heard = client.take()  # type: ignore[attr-defined]
+        self.assertTrue(heard.startswith(b"HTTP/1.1 " + status), heard)
+        for field in fields:
+            self.assertIn(b"\r\n%b\r\n" % field, heard)
+        for secret in (b"203.0.113", b"old", b"refused", b"/secret"):
+            self.assertNotIn(secret, heard)
+
+    def test_backendDown(self) -> None:
+        """502; the client may stay."""
+        client = self.open()
+        self.send(client, GET.replace(b"GET / ", b"GET /secret "))
+        self.stage.network.call.refuse(ConnectionRefusedError())
+        self.assertAnswered(client, b"502 Bad Gateway\r\n", b"Content-Length: 16")
+        self.assertIsNone(client.lost)
+        self.assertIn("unavailable (connect: 203.0.113.1:", self.lines()[0])
+        self.leave(client)
+
+    def test_toHEAD(self) -> None:
+        """The same, without a body."""
+        client = self.open()
+        self.send(client, HEAD)
+        self.stage.network.call.refuse(ConnectionRefusedError())
+        self.assertTrue(client.take().endswith(b"\r\n\r\n"))
+        self.leave(client)
+
+    def test_backendThatCannotBeReachedInTime(self) -> None:
+        """504 after `backend_timeout`."""
+        client = self.open()
+        self.send(client)
+        self.stage.network.advance(10)
+        self.assertAnswered(client, b"504 Gateway Timeout\r\n")
+        self.leave(client)
+
+    def test_openCircuit(self) -> None:
+        """503, and when to ask again; also where a connection waits."""
+        client = self.open()
+        self.send(client)
+        backend = self.answer(OK)
+        client.take()
+        for _ in range(3):
+            self.stage.health.admit("old").failed(Stage.CONNECT, "192.0.2.9")
+        self.send(client)
+        self.assertAnswered(client, b"503 Service Unavailable\r\n", b"Retry-After: 30")
+        self.assertEqual((self.calls, backend.take().count(b"GET")), (1, 1))
+        self.leave(client)
+
+    def test_storeThatCannotTell(self) -> None:
+        """503, where the operator wants such requests refused."""
+        client = self.open(onError=OnError.TEMPFAIL)
+        self.stage.source.error = MappingError("down")
+        self.send(client)
+        self.assertAnswered(client, b"503 ", b"Retry-After: 5")
+        self.leave(client)
+
+    def test_noAnswerInTime(self) -> None:
+        """504 after `relay_idle`, and a failure of the backend's."""
+        client = self.open(rules(idle=20.0))
+        self.send(client)
+        self.answer()
+        self.stage.network.advance(19)
+        self.assertEqual(client.take(), b"")
+        self.stage.network.advance(1)
+        self.assertAnswered(client, b"504 ", b"Connection: close")
+        (report,) = self.stage.health.report(["old"])
+        self.assertEqual(report.consecutiveFailures, 1)
+        self.leave(client)
+
+    def test_clientThatStalls(self) -> None:
+        """408, and no failure of the backend's."""
+        client = self.open(rules(idle=20.0))
+        self.send(client, POST + b"Content-Length: 9\r\n\r\nab")
+        self.answer()
+        self.stage.network.advance(20)
+        self.assertAnswered(client, b"408 ", b"Connection: close")
+        (report,) = self.stage.health.report(["old"])
+        self.assertEqual(report.consecutiveFailures, 0)
+        self.leave(client)
+
+    def test_answerThatStalls(self) -> None:
+        """Is broken off: the client sees that it is not whole."""
+        client = self.open(rules(idle=20.0))
+        self.send(client)
+        self.answer(OK_CHUNKED + b"2\r\nab\r\n")
+        self.stage.network.advance(20)
+        self.assertTrue(client.take().endswith(b"2\r\nab\r\n"))
+        self.assertIsNotNone(client.lost)
+        self.leave(client)
+        self.assertIn("timeout", self.lines()[0])
+
+    def test_answerCutShort(self) -> None:
+        """Likewise."""
+        for answer in (OK_CHUNKED + b"2\r\nab\r\n", OK[:-1]):
+            client = self.open()
+            self.send(client)
+            backend = self.answer(answer)
+            backend.hangUp()
+            self.stage.network.pump()
+            self.assertFalse(client.take().endswith(b"0\r\n\r\n"))
+            self.assertIsNotNone(client.lost)
+            self.leave(client)
+            self.assertIn(" 200 of ", self.lines()[-1])
+            self.assertIn("unavailable (answer: ", self.lines()[-1])
+
+    def test_lostConnectionIsNoEnd(self) -> None:
+        """An answer that should end with its connection is broken off when that is lost."""
+        client = self.open()
+        self.send(client)
+        backend = self.answer(b"HTTP/1.1 200 OK\r\n\r\nab")
+        backend.reset()
+        self.stage.network.pump()
+        self.assertFalse(client.take().endswith(b"0\r\n\r\n"))
+        self.assertIsNotNone(client.lost)
+        self.leave(client)
+
+    def test_lostConnectionOfAnOldClientsAnswer(self) -> None:
+        """It sees a reset, since a mere end would be that of the answer."""
+        client = self.open()
+        self.send(client, OLD_GET)
+        backend = self.answer(b"HTTP/1.1 200 OK\r\n\r\nab")
+        client.take()
+        backend.reset()
+        self.stage.network.pump()
+        self.assertIsNotNone(client.lost)
+        self.assertFalse(client.ended)
+        self.leave(client)
+
+    def test_malformedAnswers(self) -> None:
+        """502, and not a byte of it."""
+        for answer in (
+            *(b"evil\r\n\r\n", b"HTTP/1.1 200 OK\nA: b\r\n\r\n", b"HTTP/2 200 evil\r\n\r\n"),
+            *(b"HTTP/1.1 200 OK\r\nA : evil\r\n\r\n", b"HTTP/1.1 200 OK\r\nA: b\r\n evil\r\n\r\n"),
+            b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\nContent-Length: 5\r\n\r\nevil",
+            b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\nevil",
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\nevil",
+            b"HTTP/1.1 200 OK\r\nX: " + b"evil" * 20_000,
+            b"HTTP/1.1 200 OK\r\n" + b"X: evil\r\n" * 101 + b"\r\n",
+            b"\r\nHTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil",
+            b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: evil\r\n\r\n",
+            OK_CHUNKED + b"evil\r\n",
+        ):
+            client = self.open()
+            self.send(client)
+            backend = self.answer(answer)
+            heard = client.take()
+            self.assertTrue(heard.startswith(b"HTTP/1.1 502 "), answer)
+            self.assertNotIn(b"evil", heard)
+            self.assertIsNotNone(backend.lost)
+            self.leave(client)
+
+    def test_bug(self) -> None:
+        """500, and the log has it."""
+        client = self.open()
+        self.stage.cache.lookup = None  # type: ignore[method-assign, assignment]
+        self.send(client)
+        self.assertAnswered(client, b"500 ")
+        self.assertEqual(len(self.flushLoggedErrors(TypeError)), 1)
+        self.leave(client)
+
+
+class SessionTests(HTTPCase):
+    """What management sees and does."""
+
+    def test_requestInHandIsASession(self) -> None:
+        """With its account and destination; a connection between requests is none."""
+        client = self.open()
+        self.assertEqual(self.stage.registry.find(), [])
+        self.send(client)
+        (session,) = self.stage.registry.find("ann", "old", "http")
+        verifyObject(ISession, session)
+        self.assertEqual((session.client, session.listener), ("198.51.100.7:40000", "door"))
+        self.assertEqual((session.received, session.sent), (len(GET), 0))
+        self.answer(OK)
+        self.assertEqual((session.received, session.sent), (len(GET), len(OK)))
+        self.assertEqual(self.stage.registry.find(), [])
+        self.leave(client)
+
+    def test_kick(self) -> None:
+        """Before the answer: 503; amid it: the end. The connection goes in both cases."""
+        for answer in (b"", OK[:-1]):
+            client = self.open()
+            self.send(client)
+            backend = self.answer(answer)
+            self.assertEqual(self.stage.registry.kick("ann"), 1)
+            self.stage.network.pump()
+            heard = client.take()
+            self.assertTrue(heard == OK[:-1] if answer else heard.startswith(b"HTTP/1.1 503 "))
+            self.assertIsNotNone(client.lost)
+            self.assertIsNotNone(backend.lost)
+            self.leave(client)
+            self.assertIn("kicked", self.lines()[-1])
+
+    def test_clientThatLeaves(self) -> None:
+        """While its backend is dialled, asked, or answers."""
+        for answer in (None, b"", OK[:-1]):
+            client = self.open()
+            self.send(client)
+            backend = self.answer(answer) if answer is not None else None
+            client.reset()
+            self.stage.network.pump()
+            self.assertTrue(backend is None or backend.lost is not None)
+            self.leave(client)
+            self.assertIn("client_gone", self.lines()[-1])
+            self.assertProbeFree(self.stage)
+
+    def test_counts(self) -> None:
+        """Requests by how they ended, and bytes."""
+        client = self.open()
+        self.send(client)
+        self.answer(OK)
+        self.send(client, b"nonsense\r\n\r\n")
+        text = self.stage.metrics.render().decode()
+        served = 'mailproxy_sessions_total{destination="old",outcome="served",protocol="http"} 1.0'
+        self.assertIn(served, text)
+        self.assertIn('destination="",outcome="limit",protocol="http"} 1.0', text)
+        sent = 'mailproxy_bytes_total{destination="old",direction="out",protocol="http"} '
+        self.assertIn(f"{sent}{len(OK)}.0", text)
+
+    def test_requestsNames(self) -> None:
+        """The client's own name for its request goes on and into the log, else ours."""
+        client = self.open()
+        self.send(client, GET[:-2] + b"X-Request-Id: mine-1\r\n\r\n")
+        backend = self.answer(OK)
+        self.assertIn(b"X-Request-Id: mine-1\r\n", backend.take())
+        self.assertIn("request mine-1", self.lines()[0])
+        self.send(client, GET[:-2] + b"X-Request-Id: not mine\r\n\r\n")
+        self.reply(backend)
+        name = backend.take().partition(b"X-Request-Id: ")[2].split(b"\r\n")[0].decode()
+        self.assertIn(f"session {name} ", self.lines()[1])
+        self.assertIn(f"request {name}", self.lines()[1])
+        self.leave(client)
+
+    def test_everySecretStaysSecret(self) -> None:
+        """At debug level too; what is routed is told there."""
+        client = self.open()
+        self.send(client)
+        self.answer(OK)
+        self.assertIn("'ann' goes to old (mapped)", "".join(self.logged(LogLevel.debug)))
+        self.leave(client)
+
+
+class SwitchTests(HTTPCase):
+    """WebSocket, and whatever else begins with 101."""
+
+    ASK = GET[:-2] + b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: x\r\n\r\n"
+    SWITCH = (
+        b"HTTP/1.1 101 Switching Protocols\r\nSec-WebSocket-Accept: y\r\n"
+        b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+    )
+
+    def test_bridged(self) -> None:
+        """From both heads on every byte is the other side's, also those that came early."""
+        client = self.open()
+        self.send(client, self.ASK + b"\x81early")
+        backend = self.answer()
+        head, _, rest = backend.take().partition(b"\r\n\r\n")
+        self.assertIn(b"\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n", head)
+        self.assertEqual(rest, b"")
+        self.reply(backend, self.SWITCH + b"\x82soon")
+        self.assertEqual(client.take(), self.SWITCH + b"\x82soon")
+        self.assertEqual(backend.take(), b"\x81early")
+        self.send(client, b"GET \r\n\r\n\0")
+        self.assertEqual(backend.take(), b"GET \r\n\r\n\0")
+        (session,) = self.stage.registry.find("ann")
+        self.assertEqual((session.received, session.sent)[1], len(self.SWITCH) + 5)
+        self.leave(client, backend)
+        self.assertIn(" 101 of a~", self.lines()[0])
+        self.assertIn("bridged (client closed)", self.lines()[0])
+
+    def test_kick(self) -> None:
+        """Ends both legs."""
+        client = self.open()
+        self.send(client, self.ASK)
+        backend = self.answer(self.SWITCH)
+        client.take()
+        self.stage.registry.kick("ann")
+        self.stage.network.pump()
+        self.assertEqual(client.take(), b"")
+        self.leave(client, backend)
+
+    def test_stop(self) -> None:
+        """It goes on when the process begins to stop, until it is cut."""
+        client = self.open()
+        self.send(client, self.ASK)
+        backend = self.answer(self.SWITCH)
+        self.stage.listener.factory.stop()
+        (session,) = self.stage.registry.find()
+        session.shutDown(bridged=False)
+        self.stage.network.pump()
+        self.assertIsNone(client.lost)
+        session.shutDown(bridged=True)
+        self.stage.network.pump()
+        self.assertIsNotNone(client.lost)
+        self.leave(client, backend)
+
+    def test_refused(self) -> None:
+        """Any other answer is one like all."""
+        client = self.open()
+        self.send(client, self.ASK)
+        backend = self.answer(OK)
+        self.assertEqual(client.take(), OK)
+        self.send(client)
+        self.reply(backend)
+        self.assertEqual(client.take(), OK)
+        self.leave(client)
+
+    def test_notAskedFor(self) -> None:
+        """A switch to something else is 502; one to h2c is never asked for."""
+        client = self.open()
+        self.send(client, self.ASK.replace(b"websocket", b"h2c"))
+        backend = self.answer(self.SWITCH.replace(b"websocket", b"h2c"))
+        self.assertNotIn(b"h2c", backend.take())
+        self.assertTrue(client.take().startswith(b"HTTP/1.1 502 "))
+        self.leave(client)
+
+
+class LinesTests(AnswerTests, RouteTests, SwitchTests):
+    """The same, one line per segment."""
+
+    segments: ClassVar[Segments] = Segments.LINES
+
+
+class BytesTests(AnswerTests, RouteTests, SwitchTests):
+    """The same, one byte per segment."""
+
+    segments: ClassVar[Segments] = Segments.BYTES

@@ -1,0 +1,216 @@
+"""What goes on to the other side."""
+
+import attrs
+from twisted.trial.unittest import SynchronousTestCase
+
+from mailproxy.http import forward
+from mailproxy.http.bodies import CHUNKED, UNTIL_CLOSE, Framing, Kind
+from mailproxy.http.forward import Passage, requestHead
+from mailproxy.http.messages import Request, Response
+from mailproxy.origin import Address, Origin
+from tests.http.support import request
+
+ORIGIN = Origin("s1", Address("203.0.113.9", 5000), Address("192.0.2.25", 80), 7)
+PLAIN = Passage(b"r1", keepsForwarded=False, forwarded=False, keepsExpect=True)
+TRUSTED = attrs.evolve(PLAIN, keepsForwarded=True)
+TOLD = attrs.evolve(PLAIN, forwarded=True)
+
+
+def sent(
+    *fields: bytes, line: bytes = b"GET / HTTP/1.1", passage: Passage = PLAIN, **origin: object
+) -> list[bytes]:
+    """Write a request's head for a backend; returns its lines, less the two empty ones."""
+    told = attrs.evolve(ORIGIN, **origin)  # type: ignore[arg-type]
+    lines = requestHead(request(line, *fields), passage, told).split(b"\r\n")
+    assert lines[-2:] == [b"", b""]
+    return lines[:-2]
+
+
+class RequestTests(SynchronousTestCase):
+    """What a backend gets."""
+
+    def test_endToEndFieldsStay(self) -> None:
+        """In their order and case, the host in front, the request's name behind."""
+        found = sent(b"X-B: 2", b"cookie: a=b", b"x-b: 1", line=b"PUT /a%2fb?c HTTP/1.1")
+        self.assertEqual(
+            found,
+            [
+                *(b"PUT /a%2fb?c HTTP/1.1", b"Host: a", b"X-B: 2", b"cookie: a=b", b"x-b: 1"),
+                b"X-Request-Id: r1",
+            ],
+        )
+
+    def test_hopByHopFieldsGo(self) -> None:
+        """Those of HTTP, and those that `Connection` names."""
+        found = sent(
+            *(b"Connection: keep-alive, X-Mine", b"X-Mine: 1", b"Keep-Alive: 5", b"TE: gzip"),
+            *(b"Proxy-Connection: x", b"Proxy-Authorization: x", b"Upgrade: h2c"),
+            *(b"HTTP2-Settings: x", b"X-Yours: 1"),
+        )
+        self.assertEqual(found[2:], [b"X-Yours: 1", b"X-Request-Id: r1"])
+
+    def test_trailersAreWelcome(self) -> None:
+        """Where the client takes them, so do we."""
+        self.assertIn(b"TE: trailers", sent(b"TE: trailers, deflate", b"Connection: TE"))
+        self.assertIn(b"Connection: TE", sent(b"TE: trailers", b"Connection: TE"))
+
+    def test_framingIsWrittenAnew(self) -> None:
+        """A length once; chunks; nothing where nothing was said."""
+        self.assertEqual(
+            sent(b"Content-Length: 5", b"Content-Length: 5").count(b"Content-Length: 5"), 1
+        )
+        self.assertIn(b"Content-Length: 0", sent(b"content-length: 0", line=b"POST / HTTP/1.1"))
+        self.assertIn(b"Transfer-Encoding: chunked", sent(b"transfer-encoding: CHUNKED"))
+        self.assertFalse([x for x in sent(line=b"POST / HTTP/1.1") if b"ength" in x])
+
+    def test_upgrade(self) -> None:
+        """Asked for anew, less what we would not see through."""
+        found = sent(b"Connection: Upgrade", b"Upgrade: h2c, websocket", b"Sec-WebSocket-Key: x")
+        self.assertIn(b"Connection: Upgrade", found)
+        self.assertIn(b"Upgrade: websocket", found)
+        self.assertIn(b"Sec-WebSocket-Key: x", found)
+
+    def test_oldClient(self) -> None:
+        """Is spoken for in HTTP/1.1, to the address that it has called."""
+        head = requestHead(
+            Request.parse(b"GET / HTTP/1.0\r\nExpect: 100-continue"),
+            attrs.evolve(PLAIN, keepsExpect=False),
+            ORIGIN,
+        )
+        self.assertTrue(head.startswith(b"GET / HTTP/1.1\r\nHost: 192.0.2.25:80\r\n"))
+        self.assertNotIn(b"Expect", head)
+
+    def test_expectation(self) -> None:
+        """Is passed on, unless we have answered it."""
+        self.assertIn(b"Expect: 100-continue", sent(b"Expect: 100-continue"))
+        answered = attrs.evolve(PLAIN, keepsExpect=False)
+        self.assertNotIn(b"Expect: 100-continue", sent(b"Expect: 100-continue", passage=answered))
+
+
+class ForwardedTests(SynchronousTestCase):
+    """Who the client is."""
+
+    CLAIMS = (
+        *(b"Forwarded: for=1.2.3.4", b"X-Forwarded-For: 1.2.3.4", b"X-Real-IP: 1.2.3.4"),
+        *(b"X-Forwarded-Proto: https", b"X-Forwarded-Host: evil"),
+    )
+
+    def test_aClientsClaimsGo(self) -> None:
+        """In the spelling with underscores too, which some servers take for the other one."""
+        found = sent(*self.CLAIMS, b"X_Forwarded_For: 1.2.3.4", b"X_Real-IP: 1.2.3.4")
+        self.assertEqual(found[2:], [b"X-Request-Id: r1"])
+
+    def test_aTrustedPeersWordsStay(self) -> None:
+        """As they are."""
+        self.assertEqual(sent(*self.CLAIMS, passage=TRUSTED)[2:-1], list(self.CLAIMS))
+
+    def test_toldByUs(self) -> None:
+        """By both kinds of field; a client's claims are not among them."""
+        self.assertEqual(
+            sent(*self.CLAIMS, passage=TOLD, secure=True)[2:-1],
+            [
+                b'Forwarded: for=203.0.113.9;proto=https;host="a"',
+                b"X-Forwarded-For: 203.0.113.9",
+                b"X-Forwarded-Proto: https",
+            ],
+        )
+
+    def test_behindATrustedPeersWords(self) -> None:
+        """Ours come last; the scheme stays the first client's."""
+        both = attrs.evolve(TRUSTED, forwarded=True)
+        self.assertEqual(
+            sent(*self.CLAIMS, passage=both)[2:-1],
+            [
+                b"X-Real-IP: 1.2.3.4",
+                b"X-Forwarded-Host: evil",
+                b'Forwarded: for=1.2.3.4, for=203.0.113.9;proto=http;host="a"',
+                b"X-Forwarded-For: 1.2.3.4, 203.0.113.9",
+                b"X-Forwarded-Proto: https",
+            ],
+        )
+
+    def test_addressesThatAreNotPlain(self) -> None:
+        """IPv6 is quoted; who has no name is unknown."""
+        found = sent(passage=TOLD, client=Address("2001:db8::1", 1))
+        self.assertIn(b'Forwarded: for="[2001:db8::1]";proto=http;host="a"', found)
+        self.assertIn(b"X-Forwarded-For: 2001:db8::1", found)
+        found = sent(passage=TOLD, nameless=True)
+        self.assertIn(b'Forwarded: for=unknown;proto=http;host="a"', found)
+
+
+class NameTests(SynchronousTestCase):
+    """`X-Request-Id`."""
+
+    def test_saneNamesStay(self) -> None:
+        """Short and of harmless signs."""
+        for name in (b"abc-123", b"a:b/c=", b"x" * 128):
+            self.assertEqual(
+                forward.requestName(request(b"GET / HTTP/1.1", b"X-Request-Id: " + name)), name
+            )
+
+    def test_othersDoNot(self) -> None:
+        """Long, with spaces or quotes, two of them."""
+        for names in ((b"x" * 129,), (b"a b",), (b'a"b',), (b"",), (b"a", b"b"), (b"\xe4",), ()):
+            fields = [b"X-Request-Id: " + name for name in names]
+            self.assertIsNone(forward.requestName(request(b"GET / HTTP/1.1", *fields)))
+
+    def test_backendHasOne(self) -> None:
+        """Never the client's besides it."""
+        self.assertEqual(sent(b"x-request-id: a b")[2:], [b"X-Request-Id: r1"])
+
+
+class ResponseTests(SynchronousTestCase):
+    """What a client gets."""
+
+    HEAD = (
+        b"HTTP/1.1 200 Fine\r\nX-A: 1\r\nConnection: close, X-Hop\r\nX-Hop: 1\r\nKeep-Alive: 5\r\n"
+        b"Transfer-Encoding: chunked\r\nSet-Cookie: a\r\nSet-Cookie: b\r\nUpgrade: h2"
+    )
+
+    def test_fields(self) -> None:
+        """End to end they stay, those of the backend's connection go."""
+        self.assertEqual(
+            forward.responseHead(Response.parse(self.HEAD), b"F: 1\r\n", last=False),
+            b"HTTP/1.1 200 Fine\r\nX-A: 1\r\nSet-Cookie: a\r\nSet-Cookie: b\r\nF: 1\r\n\r\n",
+        )
+
+    def test_last(self) -> None:
+        """Behind which we close."""
+        head = forward.responseHead(Response.parse(b"HTTP/1.1 200 OK"), b"", last=True)
+        self.assertEqual(head, b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")
+
+    def test_upgradeRequired(self) -> None:
+        """426 has to say to what."""
+        response = Response.parse(b"HTTP/1.1 426 x\r\nUpgrade: websocket\r\nConnection: Upgrade")
+        head = forward.responseHead(response, b"", last=False)
+        self.assertIn(b"Connection: Upgrade\r\nUpgrade: websocket\r\n", head)
+
+    def test_switching(self) -> None:
+        """The protocol is named anew."""
+        response = Response.parse(
+            b"HTTP/1.1 101 x\r\nConnection: upgrade\r\nupgrade: WebSocket\r\n"
+            b"Sec-WebSocket-Accept: y"
+        )
+        self.assertEqual(
+            forward.switchingHead(response),
+            b"HTTP/1.1 101 x\r\nSec-WebSocket-Accept: y\r\n"
+            b"Connection: Upgrade\r\nUpgrade: WebSocket\r\n\r\n",
+        )
+
+    def test_framing(self) -> None:
+        """As it is towards the client; to HEAD and of 304 what was said, of 204 nothing."""
+        five = Framing(Kind.LENGTH, 5)
+        said = b"\r\nContent-Length: 9"
+        for method, status, framing, written in (
+            (b"GET", b"200", five, b"Content-Length: 5\r\n"),
+            (b"GET", b"200", CHUNKED, b"Transfer-Encoding: chunked\r\n"),
+            (b"GET", b"200", UNTIL_CLOSE, b""),
+            (b"HEAD", b"200", five, b"Content-Length: 9\r\n"),
+            (b"GET", b"304", five, b"Content-Length: 9\r\n"),
+            (b"GET", b"204", five, b""),
+        ):
+            response = Response.parse(b"HTTP/1.1 %b x" % status + said)
+            asked = request(method + b" / HTTP/1.1")
+            self.assertEqual(forward.answerFraming(asked, response, framing), written)
+        bare = Response.parse(b"HTTP/1.1 200 OK")
+        self.assertEqual(forward.answerFraming(request(b"HEAD / HTTP/1.1"), bare, five), b"")

@@ -1,0 +1,26 @@
+"""How a path stands in a log."""
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from mailproxy.http.paths import MAX_SHOWN, shown
+from mailproxy.identity import redact
+
+
+class ShownTests(SynchronousTestCase):
+    """Readable, bounded, without names."""
+
+    def test_plain(self) -> None:
+        """As sent."""
+        self.assertEqual(shown(b"/a%20b//c/", "ann"), "/a%20b//c/")
+        self.assertEqual(shown(b"*", None), "*")
+
+    def test_accountsAreRedacted(self) -> None:
+        """The account itself, in any case and encoding, and whatever looks like an address."""
+        self.assertEqual(shown(b"/dav/A%6En/x", "ann"), f"/dav/{redact('Ann')}/x")
+        found = shown(b"/u/bob%40example.com", None)
+        self.assertNotIn("example", found)
+        self.assertEqual(found, f"/u/{redact('bob@example.com')}")
+
+    def test_longPathIsCut(self) -> None:
+        """A log line is not a client's to fill."""
+        self.assertEqual(len(shown(b"/" + b"a" * 5000, None)), MAX_SHOWN + 3)
