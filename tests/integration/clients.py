@@ -142,11 +142,20 @@ def curl(target: Target, account: Account | None, scheme: str, path: str, *more:
     if not scheme.endswith("s"):
         command.append("--ssl-reqd")
     url = f"{scheme}://{target.host}:{target.port}/{path}"
-    settings = ""
-    if account is not None:
-        login = f"{account.name}:{account.password.decode()}"
-        settings = f"user = {_quoted(login)}\n"
-    return runProgram([*command, "--config", "-", url], "curl", stdin=settings)
+    return runProgram([*command, "--config", "-", url], "curl", stdin=_curlLogin(account))
+
+
+def curlWeb(caFile: Path, account: Account | None, *arguments: str) -> Finished:
+    """Run curl with these arguments; the login goes in by standard input."""
+    command = ["curl", "--silent", "--show-error", "--cacert", str(caFile), *arguments]
+    return runProgram([*command, "--config", "-"], "curl", stdin=_curlLogin(account))
+
+
+def _curlLogin(account: Account | None) -> str:
+    if account is None:
+        return ""
+    login = f"{account.name}:{account.password.decode()}"
+    return f"user = {_quoted(login)}\n"
 
 
 def swaks(target: Target, account: Account | None, *more: str) -> Finished:

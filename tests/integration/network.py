@@ -16,7 +16,8 @@ from pathlib import Path
 PORTS = range(20000, 32000)
 """Below Linux's ephemeral range: no outgoing connection takes a port while its server is down."""
 
-_LISTEN = "0A"
+_LISTEN, _ESTABLISHED = "0A", "01"
+"""As `/proc/net/tcp` writes them."""
 
 _candidates = itertools.cycle(random.sample(PORTS, len(PORTS)))
 
@@ -35,15 +36,24 @@ def freePort(host: str = "127.0.0.1") -> int:
 
 def isListening(port: int) -> bool:
     """Whether a TCP socket, IPv4 or IPv6, accepts connections on `port` of any address."""
+    return any(state == _LISTEN for state in _states(port))
+
+
+def connectionsTo(port: int) -> int:
+    """How many connections to `port` neither side has closed."""
+    return sum(state == _ESTABLISHED for state in _states(port))
+
+
+def _states(port: int) -> Iterator[str]:
+    """The states of all TCP sockets whose own port it is."""
     suffix = f":{port:04X}"
     for table in (Path("/proc/net/tcp"), Path("/proc/net/tcp6")):
         if not table.exists():
             continue
         for row in table.read_text("ascii").splitlines()[1:]:
             fields = row.split()
-            if fields[3] == _LISTEN and fields[1].endswith(suffix):
-                return True
-    return False
+            if fields[1].endswith(suffix):
+                yield fields[3]
 
 
 def isRunning(pid: int) -> bool:

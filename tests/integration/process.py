@@ -51,6 +51,15 @@ def requireProgram(program: str, package: str) -> str:
     return path
 
 
+def requireFile(path: str, package: str) -> str:
+    """The same for a file that is no program."""
+    if package not in _PACKAGES:
+        raise ValueError(f"packages.txt does not list {package}")
+    if not Path(path).exists():
+        raise SkipTest(f"{path} is missing: apt-get install {package}")
+    return path
+
+
 def requireUnpacked(program: str, package: str) -> str:
     """The path of a program whose package cannot be installed beside another; else a skip.
 

@@ -20,6 +20,7 @@ class Peer(Wire):
     """The server's end of a connection.
 
     :ivar upgrade: what STARTTLS is to be done with; None where there is no such thing.
+    :ivar history: what the client sent on this connection, from its begin.
     """
 
     def __init__(
@@ -28,6 +29,7 @@ class Peer(Wire):
         super().__init__(connection)
         self._received = received
         self.upgrade = upgrade
+        self.history = bytearray()
 
     def startTLS(self, context: ssl.SSLContext) -> None:
         """Do the handshake now, as the server."""
@@ -46,8 +48,9 @@ class Peer(Wire):
 
     def _receive(self) -> bytes:
         data = super()._receive()
-        if len(self._received) < MOST_KEPT:
-            self._received += data
+        for kept in (self._received, self.history):
+            if len(kept) < MOST_KEPT:
+                kept += data
         return data
 
 

@@ -23,6 +23,11 @@ class Wire:
         self.socket.settimeout(TIMEOUT)
         self._unread = b""
 
+    @property
+    def unread(self) -> bytes:
+        """What has come and was not asked for yet."""
+        return self._unread
+
     def send(self, data: bytes) -> None:
         """Send `data` as it is."""
         self.socket.sendall(data)
@@ -54,6 +59,13 @@ class Wire:
         data = b"".join(parts)
         self._unread = data[count:]
         return data[:count]
+
+    def readThrough(self, delimiter: bytes) -> bytes:
+        """The next bytes up to and with `delimiter`."""
+        while delimiter not in self._unread:
+            self._unread += self._receive()
+        data, found, self._unread = self._unread.partition(delimiter)
+        return data + found
 
     def readUntil(self, prefix: bytes) -> list[bytes]:
         """The lines up to and with the first that begins with `prefix`, a tag for instance."""
