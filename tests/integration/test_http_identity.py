@@ -68,9 +68,8 @@ class IdentityTests(WebTestCase):
     def configuration(cls) -> Table:
         """`behind` stands behind another proxy, `trusting` believes headers."""
         config = super().configuration()
-        trust = {"proxy_protocol": "required", "proxy_trusted": ["127.0.0.1"]}
         config["listener"] |= {
-            "behind": webListener(**trust),
+            "behind": webListener(**_TRUST),
             "trusting": webListener(forwarded="trust"),
             "plain": webListener("plain"),
         }
@@ -216,8 +215,10 @@ class IdentityTests(WebTestCase):
                 check=False,
             )
             self.assertIn(b"ALPN protocol: http/1.1", done.stdout, offered)
-        done = self.curl("--http2", "URL/x", "-H", f"Authorization: {NEW}", "-w", "%{http_version}")
-        self.assertEqual((done.status, done.output), (0, "GET /x\n1.1"))
+        spoken = self.curl(
+            "--http2", "URL/x", "-H", f"Authorization: {NEW}", "-w", "%{http_version}"
+        )
+        self.assertEqual((spoken.status, spoken.output), (0, "GET /x\n1.1"))
 
 
 class ChainTests(WebTestCase):
@@ -293,7 +294,7 @@ class ChainTests(WebTestCase):
         self.proxy.log.waitForLine("loop: .* is our own listener")
 
 
-_TRUST = {"proxy_protocol": "required", "proxy_trusted": ["127.0.0.1"]}
+_TRUST: Table = {"proxy_protocol": "required", "proxy_trusted": ["127.0.0.1"]}
 
 
 def _proxied(port: int) -> Table:

@@ -17,7 +17,8 @@ from tests.integration.front import (
     settings,
 )
 from tests.integration.nginx import Nginx, Options
-from tests.integration.scripted import ScriptedServer
+from tests.integration.recorder import Recorder
+from tests.integration.scripted import Peer, ScriptedServer
 from tests.integration.tokens import TokenIssuer
 from tests.integration.web import Message, WebClient
 
@@ -144,3 +145,46 @@ class WebTestCase(ProxyTestCase):
         self.assertLess(len(answer.body), 200)
         for word in (b"127.0.0.1", b"localhost", b"Error", b"Exception", b"Traceback", b"/"):
             self.assertNotIn(word, answer.body)
+
+
+class ExchangeTestCase(WebTestCase):
+    """Two nginxes, and a backend that a test tells what to answer."""
+
+    recorder: ClassVar[Recorder]
+    scripted: ClassVar[ScriptedServer]
+
+    @classmethod
+    def startOthers(cls, stack: ExitStack) -> None:
+        """The backend that is told."""
+        cls.recorder = Recorder()
+        cls.scripted = stack.enter_context(ScriptedServer(cls.recorder))
+
+    @classmethod
+    def places(cls) -> tuple[str, ...]:
+        """Its accounts too."""
+        return ("old", "new", "scripted")
+
+    @classmethod
+    def destinations(cls) -> dict[str, Table]:
+        """It is reached without TLS and learns nothing of clients."""
+        return {**super().destinations(), "scripted": scriptedSite(cls.scripted)}
+
+    def setUp(self) -> None:
+        """Begin a new record."""
+        super().setUp()
+        self.recorder.forget()
+        self.addCleanup(self.assertNothingBroken)
+
+    def assertNothingBroken(self) -> None:
+        """All that reached the backend was HTTP, and it could answer."""
+        self.assertEqual(self.recorder.malformed, [])
+        self.assertEqual(self.scripted.failures, [])
+
+    def answering(self, data: bytes, *, close: bool = False) -> None:
+        """Have the backend answer so."""
+
+        def answer(peer: Peer, _: Message) -> bool:
+            peer.send(data)
+            return not close
+
+        self.recorder.answering = answer
