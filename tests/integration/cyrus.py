@@ -1,4 +1,4 @@
-"""A real Cyrus (3.6) on loopback ports: IMAP, POP3, ManageSieve and LMTP.
+"""A real Cyrus (3.6) on loopback ports: IMAP, POP3, ManageSieve, LMTP, and HTTP if asked for.
 
 It needs root, as its master becomes the system's `cyrus` user. It logs by syslog alone, so tests
 see what it does by its answers and by its mail.
@@ -15,10 +15,11 @@ from unittest import SkipTest
 from tests.integration.certificates import Authority
 from tests.integration.dovecot import Account
 from tests.integration.network import freePort
-from tests.integration.process import ChildServer, requireProgram, requireUnpacked
+from tests.integration.process import ChildServer, requireFile, requireProgram, requireUnpacked
 from tests.integration.services import ServicePorts
 
 _MASTER = "/usr/lib/cyrus/bin/master"
+_HTTPD = "/usr/lib/cyrus/bin/httpd"
 _FOLDERS = ("db", "lock", "log", "msg", "proc", "socket", "user")
 
 
@@ -33,9 +34,13 @@ class Cyrus(ChildServer):
         and none takes PROXY headers: this version falls over them.
     :ivar passwordsOnly: POP3 over TLS that lists no mechanism, only USER.
     :ivar lmtp: takes mail from everybody.
+    :ivar doors: with `web`, HTTP too: JMAP, CalDAV and CardDAV. It sends PUSH by event stream; this
+        build has no WebSockets.
     """
 
-    def __init__(self, name: str, authority: Authority, accounts: Iterable[Account]) -> None:
+    def __init__(
+        self, name: str, authority: Authority, accounts: Iterable[Account], *, web: bool = False
+    ) -> None:
         requireProgram(_MASTER, "cyrus-common")
         requireProgram("saslpasswd2", "sasl2-bin")
         self._imapd = requireUnpacked("usr/lib/cyrus/bin/imapd", "cyrus-imapd")
@@ -44,9 +49,12 @@ class Cyrus(ChildServer):
             raise SkipTest("Cyrus needs root")
         super().__init__(name)
         self.hostname = f"{name}.test"
+        if web:
+            requireFile(_HTTPD, "cyrus-caldav")
+        self._web = web
         self.doors: Mapping[str, ServicePorts] = {
             name: ServicePorts(freePort(), freePort(), 0, 0)
-            for name in ("imap", "pop3", "managesieve")
+            for name in ("imap", "pop3", "managesieve", *(["http"] if web else []))
         }
         self.lmtp, self.passwordsOnly = freePort(), freePort()
         self.certificate = authority.issue(self.hostname, "localhost", "127.0.0.1")
@@ -115,12 +123,17 @@ tls_session_timeout: 0
 popminpoll: 0
 failedloginpause: 0
 lmtpsocket: {self.folder}/conf/socket/lmtp
-"""
+{_WEB if self._web else ""}"""
 
     def _services(self) -> dict[int, tuple[str, str]]:
         """Port -> name and command; in a name only letters, as settings can begin with it."""
         imap, pop3, sieve = (self.doors[name] for name in ("imap", "pop3", "managesieve"))
+        web: dict[int, tuple[str, str]] = {}
+        if self._web:
+            doors = self.doors["http"]
+            web = {doors.open: ("http", _HTTPD), doors.secure: ("https", f"{_HTTPD} -s")}
         return {
+            **web,
             imap.open: ("imap", self._imapd),
             imap.secure: ("imaps", f"{self._imapd} -s"),
             pop3.open: ("pop", self._pop3d),
@@ -138,3 +151,13 @@ lmtpsocket: {self.folder}/conf/socket/lmtp
         )
         start = f'recover cmd="ctl_cyrusdb {settings} -r"\n'
         return f"START {{\n{start}}}\nSERVICES {{\n{services}}}\nEVENTS {{\n}}\n"
+
+
+_WEB = """\
+httpmodules: caldav carddav jmap
+httpallowcompress: no
+conversations: yes
+conversations_db: twoskip
+caldav_create_default: yes
+"""
+"""What HTTP needs; JMAP wants conversations."""
