@@ -11,10 +11,10 @@ from collections.abc import Iterator
 
 import attrs
 
-TARGET = b"/shape"
-"""What a shape asks for; the runner puts the shape's number behind it."""
+TARGET = b"/shape000"
+"""What a shape asks for; the runner writes the shape's number for the zeros."""
 
-SMUGGLED = b"GET /smuggled HTTP/1.1\r\nHost: localhost\r\n\r\n"
+SMUGGLED = b"GET /smuggled000 HTTP/1.1\r\nHost: localhost\r\n\r\n"
 """What is to be smuggled; no backend may ever get it as a request."""
 
 
