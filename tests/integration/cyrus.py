@@ -34,8 +34,8 @@ class Cyrus(ChildServer):
         and none takes PROXY headers: this version falls over them.
     :ivar passwordsOnly: POP3 over TLS that lists no mechanism, only USER.
     :ivar lmtp: takes mail from everybody.
-    :ivar doors: with `web`, HTTP too: JMAP, CalDAV and CardDAV. It sends PUSH by event stream; this
-        build has no WebSockets.
+    :ivar doors: with `web`, HTTP too: JMAP, CalDAV and CardDAV; this build has no WebSockets, and
+        its event source says that it has nothing to tell.
     """
 
     def __init__(

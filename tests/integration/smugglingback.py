@@ -61,7 +61,7 @@ ANSWERS = {
     # Status lines
     "no status": b"HTTP/1.1 OK\r\nContent-Length: 6\r\n\r\npoison",
     "a status of two digits": b"HTTP/1.1 20 OK\r\nContent-Length: 6\r\n\r\npoison",
-    "a status over 599": b"HTTP/1.1 999 OK\r\nContent-Length: 6\r\n\r\npoison",
+    "a status under 100": b"HTTP/1.1 099 OK\r\nContent-Length: 6\r\n\r\npoison",
     "version 2": b"HTTP/2.0 200 OK\r\nContent-Length: 6\r\n\r\npoison",
     "version 0.9": b"poison, with no head at all\r\n",
     "another protocol": b"* OK IMAP4rev1 poison\r\n",

@@ -22,11 +22,12 @@ _BLOCK = bytes(1 << 20)
 
 
 def _sink(peer: Peer) -> None:
-    """Count bodies, keep nothing; answer with the count. Reads nothing at all for `/deaf`."""
+    """Count bodies, keep nothing; answer with the count. For `/deaf` read nothing, and leave."""
     while True:
         head = readRequestHead(peer)
         if head.target == b"/deaf":
-            peer.readThrough(b"never")
+            time.sleep(4)
+            return
         missing = int(head.header("content-length") or 0)
         peer.send(b"HTTP/1.1 200 OK\r\n")
         count = len(peer.readExactly(min(missing, len(peer.unread))))
@@ -110,9 +111,9 @@ class BulkTests(WebTestCase):
         before = -1
         while True:
             (session,) = self.connections(protocol="http")
-            if session["sent"] == before:
+            if session["bytes_sent"] == before:
                 return int(before)
-            before = session["sent"]
+            before = session["bytes_sent"]
             time.sleep(0.3)
 
     def test_aBackendThatStopsHoldsTheWriterBack(self) -> None:
@@ -126,7 +127,7 @@ class BulkTests(WebTestCase):
             with self.assertRaises(TimeoutError):
                 while count < 200_000_000:
                     count += client.socket.send(_BLOCK)
-            self.assertLess(count, 50_000_000)
+            self.assertLess(count, 20_000_000)
             self.assertLess(growth(), FLAT)
 
     def test_pipeliningFillsNoMemory(self) -> None:

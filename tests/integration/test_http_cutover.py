@@ -103,12 +103,12 @@ class CutoverTests(WebTestCase):
     def test_aReloadTakesNewRoutes(self) -> None:
         """An old connection's next request follows them; the one in flight is not disturbed."""
         client, busy = self.web(), self.web()
-        self.assertFrom("old", client.ask("/moved/x", Authorization=basic(OLD)))
+        self.assertFrom("old", client.ask("/rerouted/x", Authorization=basic(OLD)))
         busy.sendRequest("/wait?seconds=1", Authorization=basic(OLD))
         self.assertEventually(lambda: len(self.connections()) == 1, "it is not on file")
-        self.changeRoutes([{"match": "/moved/**", "destination": "new"}, byAuthorization()])
-        self.assertFrom("new", client.ask("/moved/x", Authorization=basic(OLD)))
-        self.assertFrom("new", self.web().ask("/moved/x", Authorization=basic(OLD)))
+        self.changeRoutes([{"match": "/rerouted/**", "destination": "new"}, byAuthorization()])
+        self.assertFrom("new", client.ask("/rerouted/x", Authorization=basic(OLD)))
+        self.assertFrom("new", self.web().ask("/rerouted/x", Authorization=basic(OLD)))
         self.assertFrom("old", client.ask("/else", Authorization=basic(OLD)))
         answer = busy.answer()
         self.assertFrom("old", answer)

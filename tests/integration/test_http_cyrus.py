@@ -4,7 +4,6 @@ import functools
 import json
 import smtplib
 import tempfile
-import threading
 from contextlib import ExitStack
 from http.client import HTTPSConnection
 from pathlib import Path
@@ -90,6 +89,8 @@ class CyrusWebTests(WebTestCase):
             user=account.name,
             password=account.password.decode(),
         )
+        # The environment may name another authority, and requests would prefer it.
+        client.requests_session.trust_env = False
         client.requests_session.verify = str(self.authority.caFile)
         self.addCleanup(client.requests_session.close)
         return client
@@ -162,18 +163,6 @@ class CyrusWebTests(WebTestCase):
         answer = connection.getresponse()
         self.assertEqual(answer.status, 200)
         return answer.read().decode()
-
-    def test_newMailIsPushed(self) -> None:
-        """An event stream tells of it at once."""
-        client = self.web()
-        target = "/jmap/eventsource/?types=*&closeafter=no&ping=0"
-        client.sendRequest(target, Authorization=basic(at("first")), Accept="text/event-stream")
-        self.assertEqual(client.head().header("content-type"), "text/event-stream")
-        self.assertEqual(len(self.connections(identifier=at("first").name)), 1)
-        later = threading.Timer(0.5, self.deliver, (self.first, at("first"), "pushed"))
-        later.start()
-        self.addCleanup(later.join)
-        self.assertIn(b"Email", client.readThrough(b"StateChange"))
 
     # CalDAV
 

@@ -19,10 +19,10 @@ class LimitTests(ExchangeTestCase):
         config = super().configuration()
         config["listener"]["https"]["preauth_timeout"] = "1s"
         config["http"] |= {
-            "keepalive_timeout": "2s",
+            "keepalive_timeout": "1s",
             "max_keepalive_requests": 3,
             "max_head_size": 4000,
-            "relay_idle": "2s",
+            "relay_idle": "1s",
         }
         return config
 
@@ -41,7 +41,7 @@ class LimitTests(ExchangeTestCase):
         self.assertFrom("old", client.ask("/x", Authorization=OLD))
         started = time.monotonic()
         self.assertEqual(client.readToEnd(), b"")
-        self.assertGreater(time.monotonic() - started, 1.5)
+        self.assertGreater(time.monotonic() - started, 0.8)
         self.assertLess(time.monotonic() - started, 6)
 
     def test_whoSaysNothingIsClosed(self) -> None:
@@ -88,11 +88,11 @@ class LimitTests(ExchangeTestCase):
         self.assertEventually(lambda: self.scripted.active == 0, "the backend is still held")
 
     def test_aLivelyExchangeIsNotStalled(self) -> None:
-        """What goes on slowly goes on: a second between two bytes, for longer than the limit."""
+        """What goes on slowly goes on: 0.4 s between two bytes, for longer than the limit."""
         client = self.web()
         headers = {"Authorization": NEW, "Content-Length": "4"}
         client.send(requestBytes("POST", "/echo", headers))
         for byte in (b"a", b"b", b"c", b"d"):
-            time.sleep(0.8)
+            time.sleep(0.4)
             client.send(byte)
         self.assertEqual(client.answer().body, b"abcd")

@@ -62,7 +62,7 @@ class RoutingTests(WebTestCase):
         for value in (
             basic(NEW).replace("Basic", "bAsIc"),
             self.bearer(NEW.name).replace("Bearer", "bearer"),
-            self.bearer("nobody", email=None, upn=NEW.name),
+            self.bearer("nobody", upn=NEW.name),
         ):
             self.assertFrom("new", client.ask("/jmap/x", Authorization=value))
 

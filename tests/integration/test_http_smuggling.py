@@ -69,7 +69,9 @@ class Result:
         elif self.shape.body is not None and self.reached[0].body != self.shape.body:
             yield f"body: {self.reached[0].body!r}"
         for message in self.reached:
-            if message.headers.names() & _HOPS:
+            if message.headers.names() & _HOPS or b"h2c" in b"".join(
+                message.headers.all(b"upgrade")
+            ):
                 yield f"hops: {message.headers}"
 
     def _faultsOfNone(self) -> Iterator[str]:

@@ -94,8 +94,8 @@ class WebSocketTests(WebTestCase):
         client.recv(timeout=20)
         (session,) = self.connections(identifier=CHAT.name)
         self.assertEqual((session["destination"], session["protocol"]), ("chat", "http"))
-        self.assertGreater(session["received"], 1000)
-        self.assertGreater(session["sent"], 1000)
+        self.assertGreater(session["bytes_received"], 1000)
+        self.assertGreater(session["bytes_sent"], 1000)
 
     def test_itIsKicked(self) -> None:
         """The client sees the connection end."""
