@@ -4,6 +4,7 @@ import threading
 import time
 
 from tests.integration.accounts import ALICE, at
+from tests.integration.tool import Tool
 from tests.integration.web import WebClient
 from tests.integration.website import BOB, WebTestCase, basic, byAuthorization
 
@@ -93,12 +94,16 @@ class CutoverTests(WebTestCase):
         self.assertEqual(found, ["new"])
 
     def test_theOperatorsToolMovesHTTPToo(self) -> None:
-        """`map` and `kick` as one: the request in flight ends, the next is on the new server."""
-        client = self.waiting()
-        self.move("new")
-        self.api("POST", "/connections/kick", identifier=MOVING.name)
+        """`cutover`: the request in flight ends, the next is on the new server, and it is seen."""
+        tool = Tool({"PROXY_CONFIG": str(self.proxy.configFile)})
+        client, again = self.waiting(), self.web()
+        running = tool.start("cutover", MOVING.name, "new", "--wait", "20")
         client.readToEnd()
-        self.assertEqual(self.askMoving(self.web()), "new")
+        again.sendRequest("/wait?seconds=2", Authorization=basic(MOVING))
+        done = tool.finish(running)
+        self.assertEqual((done.status, done.err), (0, ""), done)
+        self.assertRegex(done.out, r"old -> new: moved \(1 session ended; next session there after")
+        self.assertFrom("new", again.answer())
 
     def test_aReloadTakesNewRoutes(self) -> None:
         """An old connection's next request follows them; the one in flight is not disturbed."""
