@@ -1,5 +1,6 @@
 """Heads, interim answers, versions and order, between real servers and clients."""
 
+import threading
 import time
 
 from tests.integration.accounts import at
@@ -126,6 +127,18 @@ class FormTests(ExchangeTestCase):
             self.assertFrom(server, answer)
             self.assertEqual(answer.body, b"GET /x/%d\n" % number)
             self.assertEqual(client.answer().body, b"%d" % number)
+
+    def test_manyRequestsInOneSegment(self) -> None:
+        """Nine hundred that come faster than they are answered, each in its turn."""
+        client = self.web()
+        sent = b"".join(
+            requestBytes("GET", f"/{number}", {"Authorization": OLD}) for number in range(900)
+        )
+        writer = threading.Thread(target=client.send, args=(sent,))
+        writer.start()
+        self.addCleanup(writer.join)
+        for number in range(900):
+            self.assertEqual(client.answer().body, b"GET /%d\n" % number)
 
     def test_headersAreKeptAndHopsAreNot(self) -> None:
         """What is said end to end arrives in order; what is said to us goes no further."""
