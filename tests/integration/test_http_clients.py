@@ -122,12 +122,12 @@ class ProgramTests(WebTestCase):
         self.assertRegex(done.output, r"\d\d+ requests in")
 
     def test_ncAndOpenSSLSpeakByHand(self) -> None:
-        """A request typed with and without TLS; the last one says so."""
+        """Requests typed with and without TLS; nc ends its side first, and is answered."""
         text = f"GET /x HTTP/1.1\r\nHost: a\r\nAuthorization: {basic(NEW)}\r\n"
         typed = f"{text}\r\n{text}Connection: close\r\n\r\n"
         plain, secure = self.proxy.portOf("plain"), self.proxy.portOf("https")
         for command, package in (
-            (["nc", "127.0.0.1", str(plain)], "netcat-openbsd"),
+            (["nc", "-N", "127.0.0.1", str(plain)], "netcat-openbsd"),
             (["openssl", "s_client", "-quiet", "-connect", f"localhost:{secure}"], "openssl"),
         ):
             done = clients.runProgram(command, package, stdin=typed)

@@ -125,8 +125,8 @@ class FaultTests(WebTestCase):
     def test_anIdleConnectionThatClosedIsReplaced(self) -> None:
         """For any method: the backend has gone before the request came."""
         client = self.web()
-        for method, body in (("GET", b""), ("POST", b"x"), ("PUT", b"y"), ("PATCH", b"z")):
-            self.assertFrom("old", client.ask("/echo", method, body, Authorization=OLD))
+        for method in ("GET", "POST", "PATCH"):
+            self.assertFrom("old", client.ask("/echo", method, b"body", Authorization=OLD))
             self.assertEventually(
                 lambda: not _established(self.old), "the backend does not close", timeout=5
             )

@@ -87,6 +87,16 @@ class LimitTests(ExchangeTestCase):
         self.assertLess(time.monotonic() - started, 8)
         self.assertEventually(lambda: self.scripted.active == 0, "the backend is still held")
 
+    def test_aReaderThatStopsIsCut(self) -> None:
+        """Who takes nothing of an answer for so long holds a backend no longer."""
+        client = self.web()
+        self.old.putZeros("big", 50_000_000)
+        client.sendRequest("/files/big", Authorization=OLD)
+        self.assertEqual(client.head().status, 200)
+        self.assertEqual(len(self.connections()), 1)
+        self.assertEventually(lambda: not self.connections(), "it stays", timeout=6)
+        self.assertLess(len(client.readToEnd()), 50_000_000)
+
     def test_aLivelyExchangeIsNotStalled(self) -> None:
         """What goes on slowly goes on: 0.4 s between two bytes, for longer than the limit."""
         client = self.web()
