@@ -10,10 +10,9 @@ from tests.integration.house import SOMEBODY
 from tests.integration.network import freePort
 from tests.integration.process import requireProgram
 from tests.integration.proxy import ProxyProcess
-from tests.integration.recorder import Recorder
-from tests.integration.scripted import ScriptedServer
 from tests.integration.web import Message
 from tests.integration.website import (
+    ExchangeTestCase,
     WebTestCase,
     basic,
     byAuthorization,
@@ -37,17 +36,8 @@ SPOOFED = {
 _NAMES = {name.replace("_", "-").lower().encode() for name in SPOOFED}
 
 
-class IdentityTests(WebTestCase):
+class IdentityTests(ExchangeTestCase):
     """`told` and `untold` are one backend; the listeners differ in whom they believe."""
-
-    recorder: ClassVar[Recorder]
-    scripted: ClassVar[ScriptedServer]
-
-    @classmethod
-    def startOthers(cls, stack: ExitStack) -> None:
-        """The backend that keeps what it is told."""
-        cls.recorder = Recorder()
-        cls.scripted = stack.enter_context(ScriptedServer(cls.recorder))
 
     @classmethod
     def places(cls) -> tuple[str, ...]:
@@ -74,11 +64,6 @@ class IdentityTests(WebTestCase):
             "plain": webListener("plain"),
         }
         return config
-
-    def setUp(self) -> None:
-        """Begin a new record."""
-        super().setUp()
-        self.recorder.forget()
 
     def arrived(self, name: str = "https", **headers: str) -> Message:
         """Ask by that listener; what reached the backend."""

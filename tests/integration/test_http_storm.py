@@ -2,7 +2,6 @@
 
 import contextlib
 import random
-import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import ClassVar, TypeAlias
@@ -12,6 +11,7 @@ from tests.integration.front import Table, destination
 from tests.integration.network import freePort, memoryGrowth, openFiles
 from tests.integration.recorder import Recorder
 from tests.integration.scripted import Peer, ScriptedServer
+from tests.integration.storm import storm
 from tests.integration.web import Message, WebClient, chunks, requestBytes
 from tests.integration.website import WebTestCase, basic, scriptedSite
 
@@ -144,38 +144,14 @@ class StormTests(WebTestCase):
         self.assertEventually(lambda: not self.connections(), "the first is still there")
         filesBefore = openFiles(self.proxy.pid)
         with memoryGrowth(self.proxy.pid) as growth:
-            self.assertEqual(self.storm(), [])
+            wrong = storm(self.visit, BEHAVIOURS, PLACES, CLIENTS, AT_ONCE)
+            self.assertEqual(wrong, [])
             self.assertEventually(lambda: not self.connections(), "sessions are left", 20)
             self.assertEventually(
                 lambda: openFiles(self.proxy.pid) <= filesBefore, "files are left", 20
             )
             self.assertLess(growth(), MOST_GROWTH)
         self.visit(Dice(0), asks, "new")
-
-    def storm(self) -> list[str]:
-        """Run all clients; what went wrong for those that behaved."""
-        dice, wrong = Dice(20250107), list[str]()
-        weights, kinds = zip(*BEHAVIOURS, strict=True)
-        plan = [
-            (Dice(number), dice.choices(kinds, weights)[0], dice.choice(PLACES))
-            for number in range(CLIENTS)
-        ]
-
-        def work() -> None:
-            with contextlib.suppress(IndexError):
-                while True:
-                    step = plan.pop()
-                    try:
-                        self.visit(*step)
-                    except Exception as error:
-                        wrong.append(f"{step[1].__name__} {step[2]}: {error!r}")
-
-        threads = [threading.Thread(target=work) for _ in range(AT_ONCE)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        return wrong
 
     def visit(self, dice: Dice, behaviour: Behaviour, place: str) -> None:
         """One client; it closes or resets."""

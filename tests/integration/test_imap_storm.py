@@ -1,10 +1,9 @@
 """Two thousand sessions of every kind at once, and nothing left of them."""
 
-import contextlib
 import random
-import threading
 
 from tests.integration.network import memoryGrowth, openFiles
+from tests.integration.storm import storm
 from tests.integration.test_imap_abuse import AbuseTestCase
 from tests.integration.visitors import BEHAVIOURS, Behaviour, Visitor, logsIn
 
@@ -22,7 +21,8 @@ class StormTests(AbuseTestCase):
         self.assertEventually(lambda: not self.connections(), "the first is still there")
         filesBefore, mark = openFiles(self.proxy.pid), self.proxy.log.mark()
         with memoryGrowth(self.proxy.pid) as growth:
-            self.assertEqual(self.storm(), [])
+            wrong = storm(self.visit, BEHAVIOURS, self.backends, SESSIONS, AT_ONCE)
+            self.assertEqual(wrong, [])
             self.assertEventually(lambda: not self.connections(), "sessions are left", 20)
             self.assertEventually(
                 lambda: openFiles(self.proxy.pid) <= filesBefore, "files are left", 20
@@ -31,31 +31,6 @@ class StormTests(AbuseTestCase):
         ended = [line for line in self.proxy.log.lines(mark) if " bytes in, " in line]
         self.assertEqual(len(ended), SESSIONS)
         self.visit(random.Random(0), logsIn, "good")
-
-    def storm(self) -> list[str]:
-        """Run all sessions; what went wrong for clients that behaved."""
-        dice, wrong = random.Random(20250106), list[str]()
-        weights, kinds = zip(*BEHAVIOURS, strict=True)
-        plan = [
-            (random.Random(number), dice.choices(kinds, weights)[0], dice.choice(self.backends))
-            for number in range(SESSIONS)
-        ]
-
-        def work() -> None:
-            with contextlib.suppress(IndexError):
-                while True:
-                    step = plan.pop()
-                    try:
-                        self.visit(*step)
-                    except Exception as error:
-                        wrong.append(f"{step[1].__name__} {step[2]}: {error!r}")
-
-        threads = [threading.Thread(target=work) for _ in range(AT_ONCE)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        return wrong
 
     def visit(self, dice: random.Random, behaviour: Behaviour, backend: str) -> None:
         """One session."""
