@@ -11,6 +11,8 @@ testServers = $(shell sed 's/\#.*//' $(wildcard $(serverList)) /dev/null)
 unpackedList := tests/integration/unpacked.txt
 unpackedServers = $(shell sed 's/\#.*//' $(wildcard $(unpackedList)) /dev/null)
 
+benchPeers = $(shell sed 's/\#.*//' benchmarks/packages.txt)
+
 .DEFAULT_GOAL := help
 .PHONY: help run test servers lint types docs bench bench-quick clean
 
@@ -20,7 +22,7 @@ help:
 	@echo 'make lint     ruff: rules and layout'
 	@echo 'make types    mypy, strict'
 	@echo 'make docs     the documentation as HTML, in build/docs'
-	@echo 'make bench    what the proxy costs, in figures (bench-quick: a first idea)'
+	@echo 'make bench    what the proxy costs, beside other proxies (bench-quick: in two minutes)'
 	@echo 'make clean    remove what the other targets made'
 
 $(ready): setup.cfg pyproject.toml constraints.txt
@@ -54,8 +56,10 @@ docs: $(ready)
 	$(venv)/bin/python docs/build.py build/docs
 
 bench bench-quick: $(ready) servers
+	@.ci/packages $(benchPeers) || echo 'Going on without: those proxies are left out.'
 	@mkdir -p build
-	$(venv)/bin/python -m benchmarks.imap --json build/$@.json $(if $(filter %-quick,$@),--quick)
+	$(venv)/bin/python -m benchmarks --json build/$@.json --chart build/$@.svg \
+		$(if $(filter %-quick,$@),--quick)
 
 clean:
 	rm -rf $(venv) build dist *.egg-info _trial_temp* .mypy_cache .ruff_cache .hypothesis

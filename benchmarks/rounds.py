@@ -1,0 +1,79 @@
+"""Rounds: every load on every proxy in turn, again and again, with the clock and the meter running.
+
+In turn, since a machine's speed changes from minute to minute; what changes then changes for all.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+
+import attrs
+
+from benchmarks.meter import cpuOfEach
+from benchmarks.traffic import Stalled
+from benchmarks.work import Line, Load
+
+__all__ = ["Runner", "Sample", "play"]
+
+
+@attrs.frozen
+class Runner:
+    """Something that loads are run on.
+
+    :ivar pid: whose costs are read; None: nobody's, as on the direct line.
+    """
+
+    title: str
+    line: Line
+    pid: int | None
+
+
+@attrs.frozen
+class Sample:
+    """What one run of a load has cost.
+
+    :ivar cpu: the proxy's seconds, and `busiest` those of the one process that has used most;
+        None on the direct line.
+    :ivar wall: the seconds that it took.
+    :ivar amount: what was done, in the load's units.
+    """
+
+    scene: str
+    load: str
+    peer: str
+    cpu: float | None
+    busiest: float | None
+    wall: float
+    amount: float
+
+
+def play(
+    scene: str, loads: Sequence[Load], runners: Sequence[Runner], rounds: int
+) -> Iterator[Sample]:
+    """Run everything once to warm up, then so many rounds; each begins with another proxy."""
+    for load in loads:
+        for runner in runners:
+            run(scene, load, runner)
+    for turn in range(rounds):
+        first = turn % len(runners)
+        for load in loads:
+            for runner in (*runners[first:], *runners[:first]):
+                yield run(scene, load, runner)
+
+
+def run(scene: str, load: Load, runner: Runner) -> Sample:
+    """Run a load once; what goes wrong is told with where it did."""
+    try:
+        with load.ready(runner.line) as work:
+            before, began = _cpu(runner), time.perf_counter()
+            work()
+            wall, after = time.perf_counter() - began, _cpu(runner)
+    except (OSError, EOFError, Stalled) as error:
+        error.add_note(f"in {scene}: {load.key}, {runner.title}")
+        raise
+    spent = [after[pid] - before.get(pid, 0.0) for pid in after]
+    cpu, busiest = (sum(spent), max(spent)) if spent else (None, None)
+    return Sample(scene, load.key, runner.title, cpu, busiest, wall, load.amount)
+
+
+def _cpu(runner: Runner) -> dict[int, float]:
+    return {} if runner.pid is None else cpuOfEach(runner.pid)
