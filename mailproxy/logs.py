@@ -30,9 +30,13 @@ class Logger(TwistedLogger):
         """Emit an event if it is important enough."""
         if level >= Logger.level:
             for name, value in kwargs.items():
-                if isinstance(value, str | bytes | Exception):
+                if isinstance(value, _TEXTS):
                     kwargs[name] = escaped(value)
             super().emit(level, format, **kwargs)
+
+
+_TEXTS = (str, bytes, Exception)
+"""What is escaped; a tuple, since a union takes thrice the time."""
 
 
 def escaped(value: object) -> str:

@@ -27,7 +27,7 @@ from mailproxy.config.bind import Bind
 from mailproxy.control import LocalControl
 from mailproxy.demo import prepareTemporary
 from mailproxy.errors import ConfigError
-from mailproxy.logformat import jsonObserver
+from mailproxy.logformat import jsonObserver, textObserver
 from mailproxy.logs import Logger, setLevel
 from mailproxy.management import Guard, ManagementAPI, makeFactory
 from mailproxy.notify import VARIABLE as NOTIFY_VARIABLE
@@ -84,15 +84,15 @@ def makeService(options: Options) -> IService:
         whole = _makeDemo(reactor) if options["demo"] else _makeProxy(reactor, options["config"])
     except ConfigError as error:
         raise SystemExit("\n".join(error.problems)) from None
-    if options["log-format"] == "json":
-        whole.observer = jsonObserver(options.flags, reactor.callFromThread)
+    makeObserver = jsonObserver if options["log-format"] == "json" else textObserver
+    whole.observer = makeObserver(options.flags, reactor.callFromThread)
     return whole
 
 
 class Whole(MultiService):
     """All our services.
 
-    :ivar observer: what writes the log; None: what twistd's flags ask for, in text.
+    :ivar observer: what writes the log; None: what twistd's flags ask for.
     """
 
     observer: ILogObserver | None = None

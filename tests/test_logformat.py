@@ -1,4 +1,4 @@
-"""JSON log lines: what each holds, and where twistd's flags send them."""
+"""Log lines: what each holds, and where twistd's flags send them."""
 
 import io
 import json
@@ -6,16 +6,30 @@ import signal
 import sys
 import syslog
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from twisted.logger import FileLogObserver, ILogObserver, LogEvent, LogLevel
+from twisted.logger import (
+    FileLogObserver,
+    ILogObserver,
+    LogEvent,
+    LogLevel,
+    formatEventAsClassicLogText,
+)
 from twisted.logger import Logger as TwistedLogger
 from twisted.python.logfile import LogFile
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from mailproxy.logformat import DEFAULT_FILE, SyslogObserver, asJSON, jsonObserver
+from mailproxy.logformat import (
+    DEFAULT_FILE,
+    SyslogObserver,
+    asJSON,
+    asText,
+    jsonObserver,
+    textObserver,
+)
 from mailproxy.logs import Logger
 
 
@@ -100,6 +114,53 @@ class LineTests(SynchronousTestCase):
         self.assertIsNone(asJSON({"log_time": 1.0, "log_level": LogLevel.info}))
 
 
+class TextTests(SynchronousTestCase):
+    """Lines of text."""
+
+    def assertUsual(self, event: LogEvent) -> str:
+        """The line is twistd's own; returns it, empty if there is none."""
+        line = asText(event)
+        self.assertEqual(line, formatEventAsClassicLogText(event))
+        return "" if line is None else line
+
+    def test_looksAsTwistdWritesIt(self) -> None:
+        """Whoever emits it, whatever it holds: specifications, braces, several lines, nothing."""
+        for kind in (Logger, TwistedLogger):
+            for text in ("{who} took {seconds:.1f} s", "{{}} {who!r}", "{path}", "plain", ""):
+                self.assertUsual(emitted(partial(self.say, text), kind))
+
+    def say(self, text: str, log: TwistedLogger) -> None:
+        """Emit a text that may hold these fields."""
+        log.info(text, who="alice\r\nx", seconds=2.26, path=Path("/a\nb"))
+
+    def test_everyEventHasItsOwnSecond(self) -> None:
+        """Though many share one."""
+        event = emitted(lambda log: log.info("x"))
+        lines = []
+        for moment in (1700000000.0, 1700000000.9, 1700000001.0, 1700000000.1):
+            event["log_time"] = moment
+            lines.append(self.assertUsual(event))
+        self.assertEqual(lines[0], lines[1])
+        self.assertNotEqual(lines[1], lines[2])
+
+    def test_aMistakeIsToldAndTheLineIsWritten(self) -> None:
+        """A field that is missing, or that cannot be written, costs no observer its life."""
+        self.assertIn("Unable to format", asText(emitted(lambda log: log.info("{no}"))) or "")
+        event = emitted(lambda log: log.info("{a:d}", a="x"))
+        self.assertIn("Unable to format", asText(event) or "")
+
+    def test_aBugHasItsTraceback(self) -> None:
+        """On the lines behind it, moved in."""
+
+        def fail(log: TwistedLogger) -> None:
+            try:
+                raise ValueError("bad")
+            except ValueError:
+                log.failure("met a bug")
+
+        self.assertIn("\n\tbuiltins.ValueError: bad", self.assertUsual(emitted(fail)))
+
+
 class PlaceTests(SynchronousTestCase):
     """Where the lines go."""
 
@@ -129,6 +190,16 @@ class PlaceTests(SynchronousTestCase):
             out.truncate(0)
             observer(emitted(lambda log: log.info("hello")))
             self.assertIn('"message": "hello"', out.getvalue())
+
+    def test_textGoesTheSameWay(self) -> None:
+        """But the system's log of text, and what another logger makes, are twistd's own."""
+        path = Path(self.mktemp())
+        observer = cast(FileLogObserver, textObserver({"logfile": str(path)}, self.soon.append))
+        self.addCleanup(observer._outFile.close)
+        observer(emitted(lambda log: log.info("hello")))
+        self.assertIn("[mailproxy.some.Place#info] hello\n", path.read_text())
+        for flags in ({"syslog": True}, {"logger": "some.where"}):
+            self.assertIsNone(textObserver(flags, self.soon.append))
 
     def test_daemonHasNoStandardOutput(self) -> None:
         """As twistd says itself."""

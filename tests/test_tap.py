@@ -32,6 +32,7 @@ from zope.interface.verify import verifyObject
 
 from mailproxy import tap
 from mailproxy.demo import DemoSetup
+from mailproxy.logformat import asJSON, asText
 from mailproxy.logs import Logger
 from mailproxy.mapping import drivers
 from mailproxy.protocols.imap import IMAPServerFactory
@@ -243,14 +244,16 @@ class BuildTests(TapCase):
         self.build(ENDPOINT)
         self.assertIs(Logger.level, LogLevel.debug)
 
-    def test_logsAsJSON(self) -> None:
-        """The application that we join is told so before it logs; in text it goes its own way."""
+    def test_logsInTheFormatThatIsAskedFor(self) -> None:
+        """The application that we join is told so before it logs."""
         out = io.StringIO()
         self.patch(sys, "stdout", out)
-        for words, kind in (((), type(None)), (("--log-format", "json"), FileLogObserver)):
+        for words, line in (((), asText), (("--log-format", "json"), asJSON)):
             application = Application("mailproxy")
             self.build(ENDPOINT, *words).setServiceParent(application)
-            self.assertIsInstance(application.getComponent(ILogObserver, None), kind)
+            observer = application.getComponent(ILogObserver, None)
+            assert isinstance(observer, FileLogObserver)
+            self.assertIs(observer.formatEvent, line)
             self.assertEqual(len(list(IServiceCollection(application))), 1)
         self.build(ENDPOINT, "--log-format", "json").setServiceParent(MultiService())
 
