@@ -8,6 +8,7 @@ import ipaddress
 import re
 import secrets
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Self, TypeAlias
 
 import attrs
@@ -27,6 +28,22 @@ MAX_DESCRIPTION = 2048
 would be held to be ill."""
 
 
+IPAddress: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+@lru_cache(maxsize=4096)
+def _read(host: str) -> tuple[str, IPAddress]:
+    """Read an address: how it is written, and its number.
+
+    A session asks for the same few again and again, and `ipaddress` is slow.
+
+    :raises ValueError: when it is none.
+    """
+    address = ipaddress.ip_address(host.partition("%")[0])
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return str(mapped or address), mapped or address
+
+
 @attrs.frozen
 class Address:
     """An IP address and a port; an IPv4-mapped IPv6 address is written as the IPv4 one it is."""
@@ -40,16 +57,14 @@ class Address:
 
         :raises ValueError: when it is no IP address or no port.
         """
-        address = ipaddress.ip_address(host.partition("%")[0])
-        mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
         if not 0 <= port <= 65535:
             raise ValueError(f"{port} is no port")
-        return cls(str(mapped or address), port)
+        return cls(_read(host)[0], port)
 
     @property
-    def ip(self) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    def ip(self) -> IPAddress:
         """The address as a number."""
-        return ipaddress.ip_address(self.host)
+        return _read(self.host)[1]
 
     @property
     def neighbourhood(self) -> str:
