@@ -151,6 +151,7 @@ class BackendTLS:
         self._trusting = options.pin is None and not options.allowInvalid
         self._context = self._build()
         self._clock = clock
+        self._accepted: x509.Certificate | None = None
         self._session: SSL.Session | None = None
         self._verifiedAt = -RESUMABLE
 
@@ -186,14 +187,19 @@ class BackendTLS:
     def judge(self, certificate: x509.Certificate | None) -> None:
         """Check a server's own certificate; its chain, where it matters, is OpenSSL's to verify.
 
+        The one that was accepted last needs no second look: the same bytes hold the same names.
+
         :raises CertificateRefused: when it is not what the destination asks for.
         """
         if certificate is None:
             raise CertificateRefused("the server has shown none")
+        if certificate == self._accepted:
+            return
         if self._options.pin is not None:
             self._checkPin(certificate, self._options.pin)
         elif self._trusting:
             self._checkName(certificate)
+        self._accepted = certificate
 
     def _connectionOf(self, transport: object) -> BackendConnection | None:
         """Find a transport's connection if it is one of ours and was accepted."""

@@ -261,6 +261,23 @@ class VerificationTests(BackendCase):
         error = self.assertRaises(CertificateRefused, backendTLS().judge, certificate)
         self.assertIn("its names cannot be used", describe(error))
 
+    def test_anAcceptedCertificateVouchesForNoOther(self) -> None:
+        """A second look is spared to the same bytes alone; who was refused is refused again."""
+        elsewhere = server(certificate=authority.issue_cert("elsewhere.example"))
+        renewed = server(certificate=authority.issue_cert("mail.example.com"))
+        creator = backendTLS()
+        for _ in range(2):
+            self.assertAccepted(creator, server())
+            self.assertRefused(creator, elsewhere)
+            self.assertAccepted(creator, renewed)
+
+    def test_anAcceptedCertificatesChainIsLookedAtAgain(self) -> None:
+        """Whose names are known may have lost its issuer's trust."""
+        creator = backendTLS()
+        stranger = strangers.issue_cert("mail.example.com")
+        creator.judge(x509.load_pem_x509_certificate(stranger.cert_chain_pems[0].bytes()))
+        self.assertRefused(creator, server(certificate=stranger))
+
     def test_aCertificateThatCannotBeReadIsRefused(self) -> None:
         """What cryptography cannot parse ends the handshake as any refusal does."""
         for error in (ValueError("parse error"), x509.DuplicateExtension("", ALTERNATIVE_NAMES)):
