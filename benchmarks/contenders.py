@@ -44,6 +44,7 @@ class Effort:
     :ivar rounds: after one to warm up.
     :ivar logins: of one run; `messages` likewise.
     :ivar size: bytes of the big message; `total` of one run.
+    :ivar seconds: for which HTTP requests are sent in one run.
     :ivar sessions: idle ones in mailproxy; `others` in the other proxies.
     :ivar lookups: identifiers that are looked up.
     """
@@ -53,6 +54,7 @@ class Effort:
     size: int
     total: int
     messages: int
+    seconds: int
     sessions: int
     others: int
     lookups: int

@@ -1,21 +1,18 @@
 """HTTP over TLS on both legs: small requests on kept connections, by wrk.
 
 mailproxy, nginx as a reverse proxy with the same certificates and the same backend, and the backend
-itself, in turns; of each figure the median. CPU time is that of the process in the middle.
+itself, in turns.
 """
 
-import argparse
-import json
 import re
-import statistics
-import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
-from pathlib import Path
 
 import attrs
 
-from benchmarks.meter import cpuSeconds
+from benchmarks.contenders import DIRECT, Setting
+from benchmarks.figures import OURS, Figure, Section
+from benchmarks.meter import cpuOfEach
 from tests.integration.accounts import at
 from tests.integration.certificates import Authority
 from tests.integration.clients import runProgram
@@ -30,19 +27,7 @@ CONNECTIONS = 16
 
 
 @attrs.frozen
-class Effort:
-    """How much is done: rounds, and the seconds of each line in each round."""
-
-    rounds: int
-    seconds: int
-
-
-FULL = Effort(rounds=5, seconds=5)
-QUICK = Effort(rounds=2, seconds=2)
-
-
-@attrs.frozen
-class Line:
+class Way:
     """A way to the backend.
 
     :ivar pid: the process in the middle; None: there is none.
@@ -52,52 +37,57 @@ class Line:
     port: int
     pid: int | None
 
-    def measure(self, seconds: int) -> dict[str, float]:
-        """Keep it busy for so long."""
+    def run(self, seconds: int) -> tuple[float, float]:
+        """Keep it busy for so long; tells CPU microseconds per request, and requests per second."""
         spent = self._cpu()
-        command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "--latency"]
+        command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s"]
         said = ["-H", f"Authorization: {basic(at('site'))}"]
         done = runProgram([*command, *said, f"https://localhost:{self.port}/x"], "wrk")
         if done.status or "Non-2xx" in done.output or "Socket errors" in done.output:
             raise RuntimeError(done.output)
         [requests] = re.findall(r"(\d+) requests in", done.output)
         [rate] = re.findall(r"Requests/sec:\s+([\d.]+)", done.output)
-        [latency] = re.findall(r"50%\s+([\d.]+)(us|ms|s)", done.output)
-        return {
-            "requests_per_s": float(rate),
-            "cpu_us_per_request": 1e6 * (self._cpu() - spent) / int(requests),
-            "median_ms": float(latency[0]) * {"us": 0.001, "ms": 1, "s": 1000}[latency[1]],
-        }
+        return 1e6 * (self._cpu() - spent) / int(requests), float(rate)
 
     def _cpu(self) -> float:
-        return 0.0 if self.pid is None else cpuSeconds(self.pid)
+        return 0.0 if self.pid is None else sum(cpuOfEach(self.pid).values())
 
 
-def figures(effort: Effort) -> dict[str, dict[str, float]]:
-    """Start the servers and measure: line -> figure -> median."""
+def requests(setting: Setting) -> Section:
+    """Small requests, each for an account that is looked up."""
     with ExitStack() as stack:
         authority = Authority.temporary(stack)
         site = stack.enter_context(Nginx("site", authority, Options(requests=1_000_000)))
         proxy = _proxy(stack, authority, site)
         front, port = _reverseProxy(stack, authority, site)
-        lines = [
-            Line("mailproxy", proxy.portOf("https"), proxy.pid),
-            Line("nginx", port, front.pid),
-            Line("direct", site.doors["http"].secure, None),
+        ways = [
+            Way(OURS, proxy.portOf("https"), proxy.pid),
+            Way("nginx", port, front.pid),
+            Way(DIRECT, site.doors["http"].secure, None),
         ]
-        return _medians(lines, effort)
+        figures = _figures(ways, setting.effort.rounds, setting.effort.seconds)
+    return Section(
+        "http",
+        "HTTP/1.1, TLS 1.3 on both legs",
+        figures,
+        f"{CONNECTIONS} kept connections, by wrk; nginx is a reverse proxy that routes nothing.",
+    )
 
 
-def _medians(lines: Sequence[Line], effort: Effort) -> dict[str, dict[str, float]]:
-    found: dict[str, dict[str, list[float]]] = {line.name: {} for line in lines}
-    for _ in range(effort.rounds):
-        for line in lines:
-            for name, value in line.measure(effort.seconds).items():
-                found[line.name].setdefault(name, []).append(value)
-    return {
-        line: {name: round(statistics.median(values), 2) for name, values in each.items()}
-        for line, each in found.items()
-    }
+def _figures(ways: Sequence[Way], rounds: int, seconds: int) -> list[Figure]:
+    costs: dict[str, list[float]] = {}
+    rates: dict[str, list[float]] = {}
+    for turn in range(-1, rounds):  # one to warm up
+        for way in ways:
+            cost, rate = way.run(seconds)
+            if turn >= 0:
+                rates.setdefault(way.name, []).append(rate)
+            if turn >= 0 and way.pid is not None:
+                costs.setdefault(way.name, []).append(cost)
+    return [
+        Figure("request_cpu", "CPU per request", "us", costs),
+        Figure("request_rate", "requests", "1/s", rates, cost=False),
+    ]
 
 
 def _proxy(stack: ExitStack, authority: Authority, site: Nginx) -> ProxyProcess:
@@ -132,28 +122,3 @@ server {{
 }}"""
     options = Options(requests=1_000_000, extra=server, ports=[port])
     return stack.enter_context(Nginx("front", authority, options)), port
-
-
-def table(results: dict[str, dict[str, float]]) -> str:
-    """Set the figures side by side."""
-    names = list(results)
-    rows = [f"{'':24}" + "".join(f"{name:>12}" for name in names)]
-    for figure in results[names[0]]:
-        rows.append(f"{figure:24}" + "".join(f"{results[name][figure]:12.2f}" for name in names))
-    return "\n".join(rows)
-
-
-def main() -> None:
-    """Measure, print the table and write the JSON file."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds")
-    parser.add_argument("--json", type=Path, help="write the figures there too")
-    arguments = parser.parse_args()
-    results = figures(QUICK if arguments.quick else FULL)
-    sys.stdout.write(table(results) + "\n")
-    if arguments.json:
-        arguments.json.write_text(json.dumps(results, indent=2) + "\n")
-
-
-if __name__ == "__main__":
-    main()

@@ -11,6 +11,7 @@ import attrs
 from benchmarks import machine
 from benchmarks.contenders import Setting, clientContext, lineUp
 from benchmarks.figures import Figure, Goal, Section
+from benchmarks.http import requests
 from benchmarks.idle import idle
 from benchmarks.lookups import lookups
 from benchmarks.peers.base import Place
@@ -161,6 +162,7 @@ SECTIONS: Mapping[str, Callable[[Setting], Section]] = {
     "handshakes": handshakes,
     "both": both,
     "client_leg": clientLeg,
+    "http": requests,
     "idle": idle,
     "lookups": lookups,
     "workers": workers,
