@@ -121,8 +121,10 @@ class HTTPConnection:
 
     def _closed(self, error: BaseException) -> None:
         """Say why a client has never come to a request; a connection that has waited just ends."""
-        if self._served or isinstance(error, CancelledError):
+        if self._served or (isinstance(error, CancelledError) and not self._late):
             return
+        if isinstance(error, CancelledError):
+            error = ProtocolError("nothing came in time")
         self.log.info(
             "session {session} {protocol} {listener} from {client}: no request ({reason})",
             session=self._leg.origin.session,
