@@ -159,7 +159,8 @@ class Stream(Protocol):
         return line
 
     def _cut(self, count: int) -> bytes:
-        taken = bytes(self._buffer[:count])
+        whole = count == len(self._buffer)
+        taken = bytes(self._buffer if whole else self._buffer[:count])
         del self._buffer[:count]
         self._searched = 0
         self._throttle()

@@ -1,16 +1,17 @@
-"""Bodies: how long one is, how it is decoded as it comes, and written anew (RFC 9112, 6 and 7).
+"""Bodies: how long one is, and how it is decoded as it comes (RFC 9112, sections 6 and 7).
 
-Knows framing alone; must not know connections or what a body holds. Nothing is done per byte.
+h11 decodes; the framing of chunks, with which it is lenient, is looked over before. Must not know
+connections or what a body holds.
 """
 
 import enum
 import re
-from abc import ABC, abstractmethod
 
 import attrs
+import h11
 
 from mailproxy.http import heads
-from mailproxy.http.heads import BadMessage, Fields
+from mailproxy.http.heads import BadMessage
 
 MAX_SIZE_LINE = 1024
 """Bytes of a chunk's size and its extensions, which are dropped."""
@@ -53,35 +54,42 @@ class Framing:
         """Whether there is no body."""
         return self.kind is Kind.LENGTH and self.length == 0
 
-    def body(self) -> "Body":
-        """Make a decoder."""
-        if self.kind is Kind.CHUNKED:
-            return ChunkedBody()
-        return OpenBody() if self.kind is Kind.CLOSE else LengthBody(self.length)
-
 
 NOTHING = Framing(Kind.LENGTH, 0)
 CHUNKED = Framing(Kind.CHUNKED)
 UNTIL_CLOSE = Framing(Kind.CLOSE)
 
 
-class Body(ABC):
-    """Decodes one message's body.
+class Body:
+    """Decodes the body behind a head that h11 has parsed.
 
+    :param machine: has given the head's event, and nothing after it.
     :ivar ended: whether all of it has been decoded.
-    :ivar trailers: the fields behind it.
+    :ivar trailers: the fields behind it, as h11 takes them.
     """
 
-    ended = False
-    trailers = Fields()
+    def __init__(self, machine: h11.Connection, framing: Framing) -> None:
+        self._machine = machine
+        self._chunks = ChunkFraming() if framing.kind is Kind.CHUNKED else None
+        self.ended = False
+        self.trailers: list[tuple[bytes, bytes]] = []
+        self._decode()
 
-    @abstractmethod
     def feed(self, data: bytes) -> tuple[bytes, bytes]:
         """Decode what comes next.
 
         :returns: the payload, and what is behind the body's end.
         :raises BadMessage: when its framing is broken.
         """
+        rest = b""
+        if self._chunks is not None:
+            size = self._chunks.feed(data)
+            data, rest = data[:size], data[size:]
+        self._machine.receive_data(data)
+        payload = self._decode()
+        if self.ended:
+            rest = self._machine.trailing_data[0] + rest
+        return payload, rest
 
     def close(self) -> None:
         """Know that nothing will follow.
@@ -89,64 +97,61 @@ class Body(ABC):
         :raises BadMessage: when that is too early.
         """
         if not self.ended:
-            raise BadMessage("a body that is cut short")
+            self._machine.receive_data(b"")
+            self._decode()
+
+    def _decode(self) -> bytes:
+        """Take what h11 has made of what it was given."""
+        parts: list[bytes] = []
+        try:
+            while isinstance(event := self._machine.next_event(), h11.Data):
+                parts.append(event.data)
+        except h11.RemoteProtocolError as error:
+            raise BadMessage("a body that is cut short, or whose framing is broken") from error
+        if isinstance(event, h11.EndOfMessage):
+            if not _FORBIDDEN_TRAILERS.isdisjoint(name for name, _ in event.headers):
+                raise BadMessage("a field that cannot be a trailer")
+            self.trailers = event.headers.raw_items()
+            self.ended = True
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
-class LengthBody(Body):
-    """A body of known length."""
+class ChunkFraming:
+    """Looks over the framing of a chunked body as it passes, and touches no payload.
 
-    def __init__(self, length: int) -> None:
-        self._left = length
-        self.ended = length == 0
-
-    def feed(self, data: bytes) -> tuple[bytes, bytes]:
-        """Take so many bytes."""
-        data, rest = (data, b"") if len(data) <= self._left else _cut(data, self._left)
-        self._left -= len(data)
-        self.ended = self._left == 0
-        return data, rest
-
-
-class OpenBody(Body):
-    """A body that lasts until its sender has ended the connection."""
-
-    def feed(self, data: bytes) -> tuple[bytes, bytes]:
-        """Take everything."""
-        return data, b""
-
-    def close(self) -> None:
-        """This is its end."""
-        self.ended = True
-
-
-class ChunkedBody(Body):
-    """A body in chunks (RFC 9112, section 7.1): read strictly, extensions dropped."""
+    h11 takes spaces behind a size, control characters in an extension, and in a trailer section
+    all that it takes in a head.
+    """
 
     def __init__(self) -> None:
         self._held = b""  # the beginning of a line
         self._left = 0  # bytes of the present chunk that are to come
         self._inChunk = False  # whether the line end behind a chunk's bytes is to come
-        self._last = False
+        self._last = self._ended = False
 
-    def feed(self, data: bytes) -> tuple[bytes, bytes]:
-        """Take as many chunks as are here."""
+    def feed(self, data: bytes) -> int:
+        """Look at what comes next.
+
+        :returns: how many bytes of it are the body's.
+        :raises BadMessage: when they are not what they must be.
+        """
+        held = len(self._held)
         data, self._held = self._held + data, b""
-        parts: list[bytes] = []
         at = 0
         while at < len(data) and not self._last:
             if self._left:
-                part = data[at : at + self._left] if at or self._left < len(data) else data
-                parts.append(part)
-                self._left -= len(part)
-                at += len(part)
+                size = min(self._left, len(data) - at)
+                self._left -= size
+                at += size
                 continue
             step = self._endOfChunk(data, at) if self._inChunk else self._size(data, at)
             if step == at:
                 self._held = data[at:]
-                break
+                return len(data) - held
             at = step
-        payload = parts[0] if len(parts) == 1 else b"".join(parts)
-        return payload, self._trailer(data[at:]) if self._last else b""
+        if self._last:
+            at = self._trailer(data, at)
+        return at - held
 
     def _endOfChunk(self, data: bytes, at: int) -> int:
         """Pass over the line end behind a chunk."""
@@ -162,47 +167,27 @@ class ChunkedBody(Body):
         """Read a chunk's size; an incomplete line that cannot become one is refused early."""
         end = data.find(b"\r\n", at, at + MAX_SIZE_LINE)
         line = data[at : end if end >= 0 else at + MAX_SIZE_LINE]
-        if end < 0:
-            if len(line) >= MAX_SIZE_LINE or not _SIZE.fullmatch(line.removesuffix(b"\r")):
-                raise BadMessage("a bad chunk size")
-            return at
-        found = _SIZE.fullmatch(line)
-        if found is None:
+        found = _SIZE.fullmatch(line if end >= 0 else line.removesuffix(b"\r"))
+        if found is None or len(line) >= MAX_SIZE_LINE:
             raise BadMessage("a bad chunk size")
+        if end < 0:
+            return at
         self._left = int(found[1], 16)
         self._inChunk = self._left > 0
         self._last = self._left == 0
         return end + 2
 
-    def _trailer(self, data: bytes) -> bytes:
-        """Read the trailer section; returns what is behind it."""
-        if data.startswith(b"\r\n"):
-            self.ended = True
-            return data[2:]
-        end = data.find(b"\r\n\r\n", 0, MAX_TRAILERS)
-        if end < 0:
-            if len(data) >= MAX_TRAILERS:
-                raise BadMessage("trailers too long", 431)
-            if data not in (b"", b"\r"):
-                heads.check(data, 0)
-            self._held = data
-            return b""
-        _, self.trailers = heads.split(b"\r\n" + data[:end])
-        if not _FORBIDDEN_TRAILERS.isdisjoint(self.trailers.table):
-            raise BadMessage("a field that cannot be a trailer")
-        self.ended = True
-        return data[end + 4 :]
-
-
-def chunk(payload: bytes) -> bytes:
-    """Write a chunk; `payload` is not empty, or it would be the last."""
-    return b"%x\r\n%b\r\n" % (len(payload), payload)
-
-
-def lastChunk(trailers: Fields) -> bytes:
-    """Write the end of a chunked body."""
-    return b"0\r\n%b\r\n" % heads.write(trailers.items)
-
-
-def _cut(data: bytes, at: int) -> tuple[bytes, bytes]:
-    return data[:at], data[at:]
+    def _trailer(self, data: bytes, at: int) -> int:
+        """Look at the trailer section; returns where it ends, or all that is here."""
+        if data.startswith(b"\r\n", at):
+            return at + 2
+        end = data.find(b"\r\n\r\n", at, at + MAX_TRAILERS)
+        if end >= 0:
+            heads.inspect(b"\r\n" + data[at:end])
+            return end + 4
+        self._held = data[at:]
+        if len(self._held) >= MAX_TRAILERS:
+            raise BadMessage("trailers too long", 431)
+        if self._held not in (b"", b"\r"):
+            heads.inspectPart(self._held, 0)
+        return len(data)

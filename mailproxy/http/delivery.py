@@ -7,6 +7,7 @@ what the client is told.
 from collections.abc import Callable
 
 import attrs
+import h11
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
@@ -61,7 +62,10 @@ class Delivery:
     """Brings one request to its backend.
 
     :ivar upstream: the connection in use; None when there is none.
+    :ivar machine: what has written the request on it, and reads the answer.
     """
+
+    machine: h11.Connection
 
     def __init__(
         self, client: Client, resources: Resources, intake: Intake, name: bytes, hearers: Hearers
@@ -108,14 +112,15 @@ class Delivery:
     async def _converse(self, upstream: HTTPClient, request: Request, target: Target) -> Response:
         http, deadline = self._resources.http, self._client.deadline
         deadline.begin(http.idle, self._hearers.stalled)
-        upstream.send(self._head(request, target) + self._intake.first())
+        self.machine = h11.Connection(h11.CLIENT)
+        upstream.send(self._written(self._head(request, target), self._intake.first()))
         if not self._intake.ended and self._uploading is None:
             self._uploading = Deferred.fromCoroutine(self._upload())
             if self._uploading.called:
                 await self._uploading  # ended at once: by an error
             self._uploading.addErrback(self._uploadFailed)
         while True:
-            response = await upstream.readResponse(http.maxHead, request.method)
+            response = await upstream.readResponse(http.maxHead, self.machine, request.method)
             if self._attempt is not None:
                 self._attempt.succeeded()
             deadline.progress()
@@ -123,7 +128,7 @@ class Delivery:
                 return response
             self._hearers.interim(response)
 
-    def _head(self, request: Request, target: Target) -> bytes:
+    def _head(self, request: Request, target: Target) -> h11.Request:
         http = self._resources.http
         passage = forward.Passage(
             request=self._name,
@@ -131,16 +136,25 @@ class Delivery:
             forwarded=target.destination in http.forwarded,
             keepsExpect=not (request.isOld or self._intake.continued),
         )
-        return forward.requestHead(request, passage, self._client.leg.origin)
+        return forward.toBackend(request, passage, self._client.leg.origin)
+
+    def _written(self, head: h11.Request | None, payload: bytes) -> bytes:
+        """Write a head, if it has not been written, payload, and the end if that has come."""
+        data = self.machine.send(head) if head is not None else b""
+        if payload:
+            data += self.machine.send(h11.Data(data=payload))
+        if self._intake.ended:
+            data += self.machine.send(h11.EndOfMessage(headers=self._intake.trailers))
+        return data
 
     async def _upload(self) -> None:
         """Let the rest of the body follow as it comes, while the answer is waited for."""
         while not self._intake.ended:
-            data = await self._intake.next()
+            payload = await self._intake.next()
             upstream = self.upstream
             if upstream is None or upstream.lost:
                 return
-            upstream.send(data)
+            upstream.send(self._written(None, payload))
             if upstream.blocked:
                 await _drained(upstream)
                 self._client.deadline.progress()

@@ -6,6 +6,7 @@ written, how a backend is reached, or what came before on the client's connectio
 
 from math import ceil
 
+import h11
 from twisted.internet.defer import CancelledError
 from zope.interface import implementer
 
@@ -19,11 +20,11 @@ from mailproxy.errors import (
     PeerGone,
     Stage,
 )
-from mailproxy.http import bodies, forward, paths
-from mailproxy.http.bodies import Kind
+from mailproxy.http import forward, paths
+from mailproxy.http.bodies import Body, Kind
 from mailproxy.http.delivery import SWITCHING, Client, Delivery, Hearers
 from mailproxy.http.heads import BadMessage
-from mailproxy.http.intake import Intake, encoded
+from mailproxy.http.intake import Intake
 from mailproxy.http.messages import Request, Response
 from mailproxy.http.rules import Rule
 from mailproxy.http.server import Answer
@@ -38,7 +39,7 @@ from mailproxy.session import Resources
 RETRY_AFTER = 5
 """Seconds after which a client may ask again when the store could not tell."""
 
-_CONTINUE = 100
+_CONTINUE, _NOT_FOUND = 100, 404
 
 
 @implementer(ISession)
@@ -61,6 +62,7 @@ class Exchange:
         self.destination: str | None = None
         self.status = 0
         self.reason = "done"
+        self._machine = h11.Connection(h11.SERVER)
         self._request: Request | None = None
         self._intake: Intake | None = None
         self._delivery: Delivery | None = None
@@ -146,7 +148,7 @@ class Exchange:
         if response.status == SWITCHING:
             await self._switch(request, response, delivery.upstream)
         else:
-            await self._answer(request, response, delivery.upstream)
+            await self._answer(request, response, delivery)
             self._client.last = self._client.last or not intake.ended
             delivery.settle(target, response)
 
@@ -157,13 +159,14 @@ class Exchange:
             if isinstance(head, BadMessage):
                 raise head
             self._received = len(head) + 4
-            request = self._request = Request.parse(head)
+            request = self._request = Request.parse(head, self._machine)
         except BadMessage:
-            client.last = True
+            # It is answered as if it had not been read: what makes no sense has no method either.
+            self._machine, client.last = h11.Connection(h11.SERVER), True
             raise
         self.name = forward.requestName(request) or self.name
         client.last = client.last or not request.lasting
-        self._intake = Intake(client.leg, request, client.deadline.progress)
+        self._intake = Intake(client.leg, request, self._machine, client.deadline.progress)
         return request, self._intake
 
     # Where it goes
@@ -177,7 +180,7 @@ class Exchange:
         resources = self._resources
         rule = resources.http.match(request.path)
         if rule is None:
-            raise BadMessage("no route", 404)
+            raise BadMessage("no route", _NOT_FOUND)
         if rule.destination is not None:
             return self._target(None, rule.destination)
         identifier = await self._identify(request, rule, intake)
@@ -225,27 +228,38 @@ class Exchange:
             if intake.continued or not request.expects:
                 return
             intake.continued = True
-        self._write(forward.interimHead(response))
+        self._write(self._machine.send(forward.interim(response)))
 
-    async def _answer(self, request: Request, response: Response, upstream: HTTPClient) -> None:
+    async def _answer(self, request: Request, response: Response, delivery: Delivery) -> None:
         """Pass the answer on as it comes."""
-        client, framing = self._client, response.framing(request.method)
-        theirs = bodies.UNTIL_CLOSE if request.isOld else bodies.CHUNKED
-        theirs = framing if framing.kind is Kind.LENGTH else theirs
+        client, upstream = self._client, delivery.upstream
+        assert upstream is not None, "it has answered"
         # A client that is still sending is told that no more is wanted.
         client.last = client.last or (self._intake is not None and not self._intake.ended)
-        body = framing.body()
+        body = Body(delivery.machine, response.framing(request.method))
         payload = upstream.takePayload(body)
-        said = forward.answerFraming(request, response, theirs)
-        self.status, self._delimited = response.status, theirs.kind is not Kind.CLOSE
-        head = forward.responseHead(response, said, last=client.last)
-        self._write(head + encoded(theirs, body, payload))
+        head = self._machine.send(forward.toClient(response, last=client.last))
+        self.status, self._delimited = response.status, self._isDelimited(request, response)
+        self._write(head + self._written(payload, body))
         while not body.ended:
             if client.leg.blocked:
                 await client.leg.drained()
             payload = await upstream.readPayload(body)
             client.deadline.progress()
-            self._write(encoded(theirs, body, payload))
+            self._write(self._written(payload, body))
+
+    def _isDelimited(self, request: Request, response: Response) -> bool:
+        """Whether the client will see that an answer is cut short."""
+        return not request.isOld or response.framing(request.method).kind is Kind.LENGTH
+
+    def _written(self, payload: bytes, body: Body | None = None) -> bytes:
+        """Write payload, and the end behind it if that has come; None: it is all there is."""
+        data = self._machine.send(h11.Data(data=payload)) if payload else b""
+        if body is None or body.ended:
+            isOld = self._request is not None and self._request.isOld
+            trailers = [] if body is None or isOld else body.trailers
+            data += self._machine.send(h11.EndOfMessage(headers=trailers))
+        return data
 
     def _write(self, data: bytes) -> None:
         self._sent += len(data)
@@ -261,7 +275,7 @@ class Exchange:
         client.deadline.end()
         client.last = True
         self.status = response.status
-        self._write(forward.switchingHead(response))
+        self._write(self._machine.send(forward.interim(response)))
         self._bridge = Bridge(client.leg, upstream, resources.bridgeIdle, resources.clock)
         self.reason = (await self._bridge.run()).value
 
@@ -275,6 +289,8 @@ class Exchange:
                 self._client.last = True
                 return Outcome.CLIENT_GONE
             case BadMessage():
+                # Of what follows a message that cannot be read nobody knows where it begins.
+                self._client.last = self._client.last or error.status != _NOT_FOUND
                 return self._refuse(Answer(error.status), Outcome.LIMIT)
             case CircuitOpen():
                 answer = Answer(503, max(1, ceil(error.retryAfter)))
@@ -330,7 +346,7 @@ class Exchange:
         self.status = answer.status
         head = answer.head(self._resources.clock.seconds(), last=client.last)
         isHead = self._request is not None and self._request.method == b"HEAD"
-        self._write(head if isHead else head + answer.body)
+        self._write(self._machine.send(head) + self._written(b"" if isHead else answer.body))
         return outcome
 
     def _finish(self, outcome: Outcome) -> None:

@@ -1,16 +1,15 @@
-"""What goes on to the other side: heads written anew, less what was meant for us alone.
+"""What goes on to the other side: heads made anew, less what was meant for us alone.
 
 Knows which fields end at each hop (RFC 9110, section 7.6.1) and how a backend is told who the
-client is (RFC 7239); must not know connections, routes or accounts.
+client is (RFC 7239); must not know connections, routes or accounts. h11 writes what is made here.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import attrs
+import h11
 
-from mailproxy.http import heads
-from mailproxy.http.bodies import Framing, Kind
 from mailproxy.http.heads import Field, Fields
 from mailproxy.http.messages import Request, Response
 from mailproxy.origin import Origin
@@ -23,7 +22,6 @@ _HOP_BY_HOP = frozenset(
 )
 
 _REQUEST_DROPS = _HOP_BY_HOP | {b"host", b"content-length", b"x-request-id"}
-_RESPONSE_DROPS = _HOP_BY_HOP | {b"content-length"}
 
 _SPEAKS_FOR_CLIENT = re.compile(rb"forwarded|x[-_]forwarded[-_].*|x[-_]real[-_]ip")
 """Fields that say who a client is. Some servers take `_` for `-`, so both are meant."""
@@ -31,7 +29,11 @@ _SPEAKS_FOR_CLIENT = re.compile(rb"forwarded|x[-_]forwarded[-_].*|x[-_]real[-_]i
 _PLAIN_TOKEN = re.compile(rb"[!#$&'*+.^_`|~0-9A-Za-z:/=@-]{1,128}")
 """A request's name that a client may give: short, and harmless in any log."""
 
-_UPGRADE_REQUIRED = 426
+_CHUNKED = (b"Transfer-Encoding", b"chunked")
+_UPGRADE = (b"Connection", b"Upgrade")
+
+Pair = tuple[bytes, bytes]
+"""A field for h11: name and value."""
 
 
 @attrs.frozen
@@ -56,8 +58,8 @@ def requestName(request: Request) -> bytes | None:
     return names[0] if len(names) == 1 and _PLAIN_TOKEN.fullmatch(names[0]) else None
 
 
-def requestHead(request: Request, passage: Passage, origin: Origin) -> bytes:
-    """Write a request's head for the backend, with the empty line behind it."""
+def toBackend(request: Request, passage: Passage, origin: Origin) -> h11.Request:
+    """Make the request that a backend gets."""
     drops = _REQUEST_DROPS | request.options if request.options else _REQUEST_DROPS
     fields = [field for field in request.fields.items if field[0] not in drops]
     if not passage.keepsExpect:
@@ -69,35 +71,38 @@ def requestHead(request: Request, passage: Passage, origin: Origin) -> bytes:
         fields = [field for field in fields if field not in said]
     if passage.forwarded:
         fields += _introduction(said if passage.keepsForwarded else (), request, origin)
-    host = request.host or str(origin.local).encode()
-    return b"%b %b HTTP/1.1\r\nHost: %b\r\n%b%b%bX-Request-Id: %b\r\n\r\n" % (
-        request.method,
-        request.target,
-        host,
-        heads.write(fields),
-        framingFields(request.framing) if _declares(request.fields) else b"",
-        _connection(request),
-        passage.request,
-    )
+    headers = [(b"Host", request.host or str(origin.local).encode())]
+    headers += _pairs(fields)
+    headers += _requestFraming(request.fields)
+    headers += _connection(request)
+    headers.append((b"X-Request-Id", passage.request))
+    return h11.Request(method=request.method, target=request.target, headers=headers)
 
 
-def _declares(fields: Fields) -> bool:
-    """Whether a sender has said how its body is framed; of no body it need not."""
-    return b"content-length" in fields.table or b"transfer-encoding" in fields.table
+def _pairs(fields: Iterable[Field]) -> list[Pair]:
+    return [(name, value) for _, name, value in fields]
 
 
-def _connection(request: Request) -> bytes:
+def _requestFraming(fields: Fields) -> list[Pair]:
+    """Say how a request's body is framed, if its sender has; of no body it need not."""
+    if b"transfer-encoding" in fields.table:
+        return [_CHUNKED]
+    length = fields.first(b"content-length")
+    return [] if length is None else [(b"Content-Length", length)]
+
+
+def _connection(request: Request) -> list[Pair]:
     """Say what holds for the backend's connection alone."""
     if request.upgrade:
-        return b"Connection: Upgrade\r\nUpgrade: %b\r\n" % request.upgrade
+        return [_UPGRADE, (b"Upgrade", request.upgrade)]
     if b"trailers" in request.fields.words(b"te"):
-        return b"Connection: TE\r\nTE: trailers\r\n"
-    return b""
+        return [(b"Connection", b"TE"), (b"TE", b"trailers")]
+    return []
 
 
-def _introduction(said: Iterable[Field], request: Request, origin: Origin) -> list[Field]:
+def _introduction(said: Sequence[Field], request: Request, origin: Origin) -> list[Field]:
     """Say who the client is, behind what a trusted peer has said of it."""
-    known = heads.Fields(tuple(said), _table(said))
+    known = Fields.of(said)
     proto = b"https" if origin.secure else b"http"
     client = b"unknown" if origin.nameless else origin.client.host.encode()
     node = b'"[%b]"' % client if b":" in client else client
@@ -115,64 +120,36 @@ def _introduction(said: Iterable[Field], request: Request, origin: Origin) -> li
     return [*rest, *((name.lower(), name, value) for name, value in ours)]
 
 
-def _table(fields: Iterable[Field]) -> dict[bytes, list[bytes]]:
-    table: dict[bytes, list[bytes]] = {}
-    for lower, _, value in fields:
-        table.setdefault(lower, []).append(value)
-    return table
+def toClient(response: Response, *, last: bool) -> h11.Response:
+    """Make the final answer that a client gets; h11 adds chunks where no length is known.
 
-
-def responseHead(response: Response, framing: bytes, *, last: bool) -> bytes:
-    """Write a response's head for the client, with the empty line behind it.
-
-    :param framing: the fields that say how the body is framed.
     :param last: whether we close the connection behind it.
     """
-    drops = _RESPONSE_DROPS | response.options if response.options else _RESPONSE_DROPS
-    fields = [field for field in response.fields.items if field[0] not in drops]
-    connection = b"Connection: close\r\n" if last else b""
-    if response.status == _UPGRADE_REQUIRED:
-        wanted = b", ".join(response.fields.values(b"upgrade"))
-        connection = b"Connection: Upgrade%b\r\n" % (b", close" if last else b"")
-        connection += b"Upgrade: %b\r\n" % wanted
-    return _statusLine(response) + heads.write(fields) + framing + connection + b"\r\n"
+    headers = _answerFields(response)
+    if response.status == 204:
+        headers = [pair for pair in headers if pair[0].lower() != b"content-length"]
+    if response.status == 426:
+        headers += [_UPGRADE, (b"Upgrade", _upgrade(response))]
+    if last:
+        headers.append((b"Connection", b"close"))
+    return h11.Response(status_code=response.status, reason=response.reason, headers=headers)
 
 
-def interimHead(response: Response) -> bytes:
-    """Write the head of an interim response: 100, 102, 103."""
-    return responseHead(response, b"", last=False)
+def interim(response: Response) -> h11.InformationalResponse:
+    """Make an interim answer that a client gets, one that switches protocols among them."""
+    headers = _answerFields(response)
+    if b"upgrade" in response.fields.table:
+        headers += [_UPGRADE, (b"Upgrade", _upgrade(response))]
+    return h11.InformationalResponse(
+        status_code=response.status, reason=response.reason, headers=headers
+    )
 
 
-def switchingHead(response: Response) -> bytes:
-    """Write the head behind which another protocol begins."""
-    drops = _RESPONSE_DROPS | response.options
-    fields = [field for field in response.fields.items if field[0] not in drops]
-    upgrade = b", ".join(response.fields.values(b"upgrade"))
-    words = b"Connection: Upgrade\r\nUpgrade: %b\r\n\r\n" % upgrade
-    return _statusLine(response) + heads.write(fields) + words
+def _answerFields(response: Response) -> list[Pair]:
+    """The fields of an answer that are for the client."""
+    drops = _HOP_BY_HOP | response.options if response.options else _HOP_BY_HOP
+    return _pairs(field for field in response.fields.items if field[0] not in drops)
 
 
-def framingFields(framing: Framing) -> bytes:
-    """Say how a body is framed; nothing for none, and for one that the connection's end ends."""
-    if framing.kind is Kind.CHUNKED:
-        return b"Transfer-Encoding: chunked\r\n"
-    if framing.kind is Kind.LENGTH:
-        return b"Content-Length: %d\r\n" % framing.length
-    return b""
-
-
-def answerFraming(request: Request, response: Response, framing: Framing) -> bytes:
-    """Say how an answer's body is framed.
-
-    To HEAD, and of 304, no body follows: what was said of its length is repeated.
-
-    :param framing: towards the client.
-    """
-    if request.method == b"HEAD" or response.status == 304:
-        length = response.fields.first(b"content-length")
-        return b"Content-Length: %b\r\n" % length if length is not None else b""
-    return b"" if response.status == 204 else framingFields(framing)
-
-
-def _statusLine(response: Response) -> bytes:
-    return b"HTTP/1.1 %d %b\r\n" % (response.status, response.reason)
+def _upgrade(response: Response) -> bytes:
+    return b", ".join(response.fields.values(b"upgrade"))

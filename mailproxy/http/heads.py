@@ -1,14 +1,15 @@
-"""Heads as they stand on the wire (RFC 9112, sections 2.2 and 5): one start line and fields.
+"""Heads as they stand on the wire, looked at before h11 reads them (RFC 9112, sections 2.2 and 5).
 
-Knows lines, names and values; must not know what any field means. Whatever two programs could read
-in two ways is refused.
+h11 takes some heads that two programs could read in two ways: bare line ends, folded lines, control
+characters. Those are refused here. Must not know what any field means.
 """
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NoReturn, TypeAlias
+from typing import Self, TypeAlias
 
 import attrs
+import h11
 
 from mailproxy.errors import ProtocolError
 
@@ -18,12 +19,9 @@ MAX_FIELDS = 100
 Field: TypeAlias = tuple[bytes, bytes, bytes]
 """A field: its name in lower case, its name as sent, its value without the space around it."""
 
-TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
-"""A token (RFC 9110, section 5.6.2), as a pattern."""
-
-_token = re.compile(TOKEN)
-_unfit = re.compile(rb"\r(?!\n)|(?<!\r)\n|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
-_unfitSoFar = re.compile(rb"\r[^\n]|(?<!\r)\n|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+_START = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]")
+_UNFIT = re.compile(rb"\r(?!\n)|(?<!\r)\n|\n[ \t]|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+_UNFIT_SO_FAR = re.compile(rb"\r[^\n]|(?<!\r)\n|\n[ \t]|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 
 class BadMessage(ProtocolError):
@@ -37,6 +35,28 @@ class BadMessage(ProtocolError):
         self.status = status
 
 
+def inspect(head: bytes) -> None:
+    """Look at a whole head, or at the lines of a trailer section.
+
+    :param head: without the empty line, and the line end before it.
+    :raises BadMessage: on what h11 would let pass, or on too many fields.
+    """
+    if _UNFIT.search(head) is not None:
+        raise BadMessage("a bare CR or LF, a folded line or a control character")
+    if head.count(b"\n") > MAX_FIELDS:
+        raise BadMessage(f"more than {MAX_FIELDS} fields", 431)
+
+
+def inspectPart(data: bytes | bytearray, start: int) -> None:
+    """Look at the part of a head that has come: what cannot become a good one is refused early.
+
+    :param start: how much has been looked at before.
+    :raises BadMessage: likewise, or when it does not begin as a message does.
+    """
+    if _UNFIT_SO_FAR.search(data, max(0, start - 1)) is not None or not _START.match(data):
+        raise BadMessage("a bare CR or LF, a folded line or a control character")
+
+
 @attrs.frozen
 class Fields:
     """The fields of a head, in order.
@@ -46,6 +66,20 @@ class Fields:
 
     items: Sequence[Field] = ()
     table: Mapping[bytes, Sequence[bytes]] = attrs.field(factory=dict)
+
+    @classmethod
+    def of(cls, fields: Iterable[Field]) -> Self:
+        """Make it of single fields."""
+        items = tuple(fields)
+        table: dict[bytes, list[bytes]] = {}
+        for lower, _, value in items:
+            table.setdefault(lower, []).append(value)
+        return cls(items, table)
+
+    @classmethod
+    def parsed(cls, event: h11.Request | h11.Response | h11.InformationalResponse) -> Self:
+        """Take those of an event."""
+        return cls.of([(name.lower(), name, value) for name, value in event.headers.raw_items()])
 
     def values(self, name: bytes) -> Sequence[bytes]:
         """Every value of a field; `name` is in lower case."""
@@ -62,54 +96,3 @@ class Fields:
         if not values:
             return []
         return [word for part in b",".join(values).lower().split(b",") if (word := part.strip())]
-
-
-def check(data: bytes | bytearray, start: int) -> None:
-    """Look at the part of a head that has come: what cannot become a good one is refused early.
-
-    :param start: how much has been looked at before.
-    :raises BadMessage: on a bare CR or LF, NUL or another control character.
-    """
-    if _unfitSoFar.search(data, max(0, start - 1)) is not None or not _token.match(data):
-        _refuse("a bare CR or LF, or a control character")
-
-
-def split(head: bytes) -> tuple[bytes, Fields]:
-    """Take a head apart.
-
-    :param head: without the empty line, and the line end before it.
-    :returns: the start line, and the fields.
-    :raises BadMessage: when it is malformed, or has too many fields.
-    """
-    if _unfit.search(head) is not None:
-        _refuse("a bare CR or LF, or a control character")
-    start, *lines = head.split(b"\r\n")
-    return start, parse(lines)
-
-
-def parse(lines: Sequence[bytes]) -> Fields:
-    """Read the lines of fields; of each it is known that it has no line end or control in it.
-
-    :raises BadMessage: when one is malformed, folded, or there are too many.
-    """
-    if len(lines) > MAX_FIELDS:
-        raise BadMessage(f"more than {MAX_FIELDS} fields", 431)
-    items: list[Field] = []
-    table: dict[bytes, list[bytes]] = {}
-    for line in lines:
-        name, colon, value = line.partition(b":")
-        if not colon or not _token.fullmatch(name):
-            _refuse("a malformed, folded or spaced-out field")
-        lower, value = name.lower(), value.strip(b" \t")
-        items.append((lower, name, value))
-        table.setdefault(lower, []).append(value)
-    return Fields(items, table)
-
-
-def write(fields: Iterable[Field]) -> bytes:
-    """Write fields, each with its line end."""
-    return b"".join([b"%b: %b\r\n" % (name, value) for _, name, value in fields])
-
-
-def _refuse(reason: str) -> NoReturn:
-    raise BadMessage(reason)

@@ -6,9 +6,11 @@ where the body goes.
 
 from collections.abc import Callable
 
-from mailproxy.http.bodies import Body, Framing, Kind, chunk, lastChunk
+import h11
+
+from mailproxy.http.bodies import Body
 from mailproxy.http.messages import Request
-from mailproxy.http.server import CONTINUE, HTTPServer
+from mailproxy.http.server import HTTPServer
 
 
 class Intake:
@@ -19,9 +21,15 @@ class Intake:
     :ivar count: bytes of payload that have come.
     """
 
-    def __init__(self, leg: HTTPServer, request: Request, progress: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        leg: HTTPServer,
+        request: Request,
+        machine: h11.Connection,
+        progress: Callable[[], None],
+    ) -> None:
         self._leg, self._request, self._progress = leg, request, progress
-        self._body = request.framing.body()
+        self._machine, self._body = machine, Body(machine, request.framing)
         self._kept = b""
         self.consumed = self.continued = False
         self.count = 0
@@ -30,6 +38,11 @@ class Intake:
     def ended(self) -> bool:
         """Whether all of it has come."""
         return self._body.ended
+
+    @property
+    def trailers(self) -> list[tuple[bytes, bytes]]:
+        """The fields behind it."""
+        return self._body.trailers
 
     @property
     def isDue(self) -> bool:
@@ -47,7 +60,8 @@ class Intake:
             return None
         if self._request.expects and not self.ended and not self._leg.unread:
             self.continued = True
-            self._leg.send(CONTINUE)
+            ready = h11.InformationalResponse(status_code=100, reason=b"Continue", headers=[])
+            self._leg.send(self._machine.send(ready))
         parts: list[bytes] = []
         while not self.ended and self.count <= cap:
             parts.append(await self._read())
@@ -55,37 +69,27 @@ class Intake:
         return self._kept if self.count <= cap else None
 
     def first(self) -> bytes:
-        """Give what there is without waiting, encoded; it is kept, in case it is asked for again.
+        """Give what there is without waiting; it is kept, in case it is asked for again.
 
         :raises BadMessage: when its framing is broken.
         """
-        if self._request.framing.isEmpty:
-            return b""
         payload = self._leg.takeBody(self._body)
         self.count += len(payload)
         self._kept += payload
-        return encoded(self._request.framing, self._body, self._kept)
+        return self._kept
 
     async def next(self) -> bytes:
-        """Give what comes next, encoded; it cannot be asked for again.
+        """Give what comes next, nothing at its end; it cannot be asked for again.
 
         :raises BadMessage: when its framing is broken.
         :raises PeerGone: when the client goes before its end.
         """
         payload = await self._read()
         self.consumed, self._kept = True, b""
-        return encoded(self._request.framing, self._body, payload)
+        return payload
 
     async def _read(self) -> bytes:
         payload = await self._leg.readBody(self._body)
         self._progress()
         self.count += len(payload)
         return payload
-
-
-def encoded(framing: Framing, body: Body, payload: bytes) -> bytes:
-    """Write payload as its framing asks, with the end behind it if that has come."""
-    if framing.kind is not Kind.CHUNKED:
-        return payload
-    written = chunk(payload) if payload else b""
-    return written + lastChunk(body.trailers) if body.ended else written

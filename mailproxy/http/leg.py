@@ -66,7 +66,7 @@ class HTTPLeg(Stream):
         if len(buffer) >= self._headLimit:
             raise BadMessage("a head that is too long", 431)
         if len(buffer) > 1 or bytes(buffer[:1]) not in (b"", b"\r"):
-            heads.check(buffer, self._searched)
+            heads.inspectPart(buffer, self._searched)
         self._searched = max(0, len(buffer) - len(_END) + 1)
         return None
 

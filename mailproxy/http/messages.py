@@ -1,29 +1,32 @@
 """Requests and responses: what their heads mean (RFC 9110; RFC 9112, sections 3, 4, 6 and 9).
 
-Knows which heads are sound and how the body behind one is framed; must not know accounts,
-destinations or connections.
+h11 parses them. What it leaves open is decided here: which of its events are sound, and how the
+body behind one is framed. Must not know accounts, destinations or connections.
 """
 
 import re
 from typing import Self
 
 import attrs
+import h11
 
 from mailproxy.http import heads
 from mailproxy.http.bodies import CHUNKED, NOTHING, UNTIL_CLOSE, Framing, Kind
-from mailproxy.http.heads import TOKEN, BadMessage, Fields
+from mailproxy.http.heads import BadMessage, Fields
 
 MAX_PATH = 8192
 """Bytes of a path: what routes are matched against."""
 
-_REQUEST_LINE = re.compile(rb"(%b) ([\x21-\x7e]+) HTTP/([0-9]\.[0-9])" % TOKEN)
-_STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: ([\t\x20-\x7e\x80-\xff]*))?")
 _ABSOLUTE = re.compile(rb"https?://([^/?#]*)([^#]*)", re.IGNORECASE)
 _AUTHORITY = re.compile(
     rb"(?:[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?",
 )
-_LENGTH = re.compile(rb"[0-9]{1,18}")
+_LENGTH_LIST = re.compile(rb"\ncontent-length:[^\r]*,", re.IGNORECASE)
 
+_LONGEST = 10**18
+"""More than any body has, and what fits into every program's idea of a length."""
+
+_VERSIONS = (b"1.1", b"1.0")
 _BODILESS = frozenset((204, 304))
 
 _END_TO_END = frozenset(
@@ -71,23 +74,22 @@ class Request:
     upgrade: bytes
 
     @classmethod
-    def parse(cls, head: bytes) -> Self:
+    def parse(cls, head: bytes, machine: h11.Connection) -> Self:
         """Read a head.
 
         :param head: without the empty line, and the line end before it.
-        :raises BadMessage: with the status that it is to be answered by.
+        :param machine: in the server's role, new; it will decode the body.
+        :raises BadMessage: with the status that the request is to be answered by.
         """
-        start, fields = heads.split(head)
-        line = _REQUEST_LINE.fullmatch(start)
-        if line is None:
-            raise BadMessage("a malformed request line")
-        method, version = line[1], line[3]
-        if version not in (b"1.1", b"1.0"):
+        event = _parsed(head, machine)
+        assert isinstance(event, h11.Request), "it comes first"
+        if event.http_version not in _VERSIONS:
             raise BadMessage("a version that is not served", 505)
-        if method == b"CONNECT":
+        if event.method == b"CONNECT":
             raise BadMessage("CONNECT is not served", 405)
-        isOld = version == b"1.0"
-        target, host = _place(method, line[2], _host(fields, isOld))
+        isOld = event.http_version == b"1.0"
+        fields = Fields.parsed(event)
+        target, host = _place(event, _host(fields))
         path = target.partition(b"?")[0]
         if len(path) > MAX_PATH:
             raise BadMessage("a path that is too long", 414)
@@ -95,7 +97,7 @@ class Request:
             raise BadMessage("more than one Authorization")
         framing, options = _framing(fields, isOld), _options(fields)
         upgrade = b"" if isOld or not framing.isEmpty else _upgrade(fields, options)
-        return cls(method, target, path, host, isOld, fields, framing, options, upgrade)
+        return cls(event.method, target, path, host, isOld, fields, framing, options, upgrade)
 
     @property
     def lasting(self) -> bool:
@@ -123,16 +125,19 @@ class Response:
     options: frozenset[bytes]
 
     @classmethod
-    def parse(cls, head: bytes) -> Self:
+    def parse(cls, head: bytes, machine: h11.Connection) -> Self:
         """Read a head.
 
-        :raises BadMessage: when it is malformed.
+        :param machine: in the client's role; it has sent the request.
+        :raises BadMessage: when it is malformed, or answers something else.
         """
-        start, fields = heads.split(head)
-        line = _STATUS_LINE.fullmatch(start)
-        if line is None:
-            raise BadMessage("a malformed status line")
-        return cls(int(line[2]), line[3] or b"", line[1] == b"0", fields, _options(fields))
+        event = _parsed(head, machine)
+        assert isinstance(event, h11.Response | h11.InformationalResponse), "it comes first"
+        if event.http_version not in _VERSIONS:
+            raise BadMessage("a version that is not spoken")
+        fields = Fields.parsed(event)
+        isOld = event.http_version == b"1.0"
+        return cls(event.status_code, event.reason, isOld, fields, _options(fields))
 
     @property
     def isInterim(self) -> bool:
@@ -155,28 +160,38 @@ class Response:
         return declared
 
 
-def _host(fields: Fields, isOld: bool) -> bytes:
-    """Find the one host (RFC 9112, section 3.2); an old client may have none."""
-    hosts = fields.values(b"host")
-    if len(hosts) > 1 or (not hosts and not isOld):
-        raise BadMessage("not exactly one Host")
-    if not hosts:
-        return b""
-    if not _AUTHORITY.fullmatch(hosts[0]):
+def _parsed(head: bytes, machine: h11.Connection) -> object:
+    """Have a head parsed that holds nothing in which h11 is lenient."""
+    heads.inspect(head)
+    if _LENGTH_LIST.search(head) is not None:
+        raise BadMessage("a list of lengths")
+    machine.receive_data(head + b"\r\n\r\n")
+    try:
+        return machine.next_event()
+    except h11.RemoteProtocolError as error:
+        # Its own hint would be 501 for a coding that is not chunked.
+        raise BadMessage("a malformed head") from error
+
+
+def _host(fields: Fields) -> bytes:
+    """Find the host (RFC 9112, section 3.2); h11 lets only an old client do without one."""
+    host = fields.first(b"host")
+    if host is not None and not _AUTHORITY.fullmatch(host):
         raise BadMessage("a malformed Host")
-    return hosts[0]
+    return host or b""
 
 
-def _place(method: bytes, target: bytes, host: bytes) -> tuple[bytes, bytes]:
+def _place(event: h11.Request, host: bytes) -> tuple[bytes, bytes]:
     """Bring a target to its origin form (RFC 9112, section 3.2).
 
     :returns: the target, and the host that it is for.
     """
+    target, isOptions = event.target, event.method == b"OPTIONS"
     if target.startswith(b"/"):
         if b"#" in target:
             raise BadMessage("a target with a fragment")
         return target, host
-    if target == b"*" and method == b"OPTIONS":
+    if target == b"*" and isOptions:
         return target, host
     found = _ABSOLUTE.fullmatch(target)
     if found is None or not _AUTHORITY.fullmatch(found[1]):
@@ -184,25 +199,25 @@ def _place(method: bytes, target: bytes, host: bytes) -> tuple[bytes, bytes]:
     if host and host.lower() != found[1].lower():
         raise BadMessage("a target that is not for the Host")
     path = found[2]
-    if not path and method == b"OPTIONS":
+    if not path and isOptions:
         return b"*", found[1]
     return path if path.startswith(b"/") else b"/" + path, found[1]
 
 
 def _framing(fields: Fields, isOld: bool, otherwise: Framing = NOTHING) -> Framing:
     """Tell how a body is framed (RFC 9112, section 6), where that can be told in one way only."""
-    codings, lengths = fields.values(b"transfer-encoding"), fields.values(b"content-length")
+    hasCoding, length = b"transfer-encoding" in fields.table, fields.first(b"content-length")
     if b"transfer_encoding" in fields.table or b"content_length" in fields.table:
         raise BadMessage("a field that some would take for the framing")
-    if codings:
-        if isOld or lengths or len(codings) > 1 or codings[0].lower() != b"chunked":
-            raise BadMessage("a transfer coding that is not just chunked")
+    if hasCoding:
+        if isOld or length is not None:
+            raise BadMessage("two framings, or one that its sender cannot know")
         return CHUNKED
-    if not lengths:
+    if length is None:
         return otherwise
-    if not _LENGTH.fullmatch(lengths[0]) or len(set(lengths)) > 1:
-        raise BadMessage("a malformed or ambiguous Content-Length")
-    return Framing(Kind.LENGTH, int(lengths[0]))
+    if int(length) >= _LONGEST:
+        raise BadMessage("a length that some could not count")
+    return Framing(Kind.LENGTH, int(length))
 
 
 def _options(fields: Fields) -> frozenset[bytes]:

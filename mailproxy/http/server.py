@@ -8,13 +8,12 @@ from email.utils import formatdate
 from http import HTTPStatus
 
 import attrs
+import h11
 
 from mailproxy.config.model import Capabilities
 from mailproxy.http.leg import HTTPLeg
 from mailproxy.protocols.base import Advertised
 from mailproxy.protocols.server import ClientLeg, ProxyServerFactory
-
-CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 METHODS = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 """What a client that used a method that we do not serve is told."""
@@ -30,26 +29,25 @@ class Answer:
     status: int
     retryAfter: int | None = None
 
-    def head(self, now: float, *, last: bool) -> bytes:
-        """Write its head.
+    def head(self, now: float, *, last: bool) -> h11.Response:
+        """Make its head.
 
         :param now: seconds since the epoch.
         :param last: whether we close the connection behind it.
         """
-        lines = [
-            b"HTTP/1.1 %d %b" % (self.status, self._phrase),
-            b"Date: " + formatdate(now, usegmt=True).encode(),
-            b"Content-Type: text/plain; charset=utf-8",
-            b"Content-Length: %d" % len(self.body),
-            b"Cache-Control: no-store",
+        headers = [
+            (b"Date", formatdate(now, usegmt=True).encode()),
+            (b"Content-Type", b"text/plain; charset=utf-8"),
+            (b"Content-Length", b"%d" % len(self.body)),
+            (b"Cache-Control", b"no-store"),
         ]
         if self.status == HTTPStatus.METHOD_NOT_ALLOWED:
-            lines.append(b"Allow: " + METHODS)
+            headers.append((b"Allow", METHODS))
         if self.retryAfter is not None:
-            lines.append(b"Retry-After: %d" % self.retryAfter)
+            headers.append((b"Retry-After", b"%d" % self.retryAfter))
         if last:
-            lines.append(b"Connection: close")
-        return b"\r\n".join(lines) + b"\r\n\r\n"
+            headers.append((b"Connection", b"close"))
+        return h11.Response(status_code=self.status, reason=self._phrase, headers=headers)
 
     @property
     def body(self) -> bytes:

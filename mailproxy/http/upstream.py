@@ -4,6 +4,8 @@ Knows what a backend's answer must look like and when its connection can be used
 know accounts, or who is answered.
 """
 
+import h11
+
 from mailproxy.dial import Target
 from mailproxy.errors import BackendFailed, PeerGone, ProtocolError, Stage
 from mailproxy.http.bodies import Body
@@ -21,14 +23,14 @@ class HTTPClient(HTTPLeg, BackendLeg):
         await self.secureAtOnce()
         self.assertPrivate()
 
-    async def readResponse(self, limit: int, method: bytes) -> Response:
-        """Read the head of a response to such a request.
+    async def readResponse(self, limit: int, machine: h11.Connection, method: bytes) -> Response:
+        """Read the head of a response to the request that a machine has sent.
 
         :raises BackendFailed: when none comes, or no sound one; to be tried again only if the
             connection was closed without a byte of an answer.
         """
         try:
-            response = Response.parse(await self.readHead(limit))
+            response = Response.parse(await self.readHead(limit), machine)
             response.framing(method)
         except PeerGone as gone:
             untouched = not self.unread

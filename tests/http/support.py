@@ -3,8 +3,10 @@
 from base64 import b64encode
 from typing import Any, ClassVar
 
+import h11
+
 from mailproxy.config.model import Route
-from mailproxy.http.messages import Request
+from mailproxy.http.messages import Request, Response
 from mailproxy.http.rules import HTTPRules, Rule
 from tests.stage import PASSWORD, Client, Scene, StageCase
 from tests.support import Peer, Segments
@@ -27,7 +29,21 @@ def rules(*routes: dict[str, Any], **limits: Any) -> HTTPRules:
 
 def request(line: bytes = b"GET / HTTP/1.1", *fields: bytes) -> Request:
     """Read a request's head."""
-    return Request.parse(b"\r\n".join([line, b"Host: a", *fields]))
+    return parseRequest(b"\r\n".join([line, b"Host: a", *fields]))
+
+
+def parseRequest(head: bytes) -> Request:
+    """Read the whole of a request's head."""
+    return Request.parse(head, h11.Connection(h11.SERVER))
+
+
+def parseResponse(head: bytes, method: bytes = b"GET", *fields: tuple[bytes, bytes]) -> Response:
+    """Read the head of an answer to such a request."""
+    machine = h11.Connection(h11.CLIENT)
+    asked = h11.Request(method=method, target=b"/", headers=[(b"Host", b"a"), *fields])
+    machine.send(asked)
+    machine.send(h11.EndOfMessage())
+    return Response.parse(head, machine)
 
 
 class Backend(Peer):

@@ -77,7 +77,7 @@ class AnswerTests(HTTPCase):
         self.assertSame(GET, b"HTTP/1.1 204 No Content\r\n\r\n")
         self.assertSame(GET, b"HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n")
         heard = self.exchange(HEAD, OK_CHUNKED)
-        self.assertEqual(heard, b"HTTP/1.1 200 OK\r\n\r\n")
+        self.assertEqual(heard, OK_CHUNKED)
 
     def test_oldClient(self) -> None:
         """Gets no chunks and no interim answers, and is closed behind its answer."""
@@ -129,6 +129,13 @@ class AnswerTests(HTTPCase):
 
 class RouteTests(HTTPCase):
     """Where requests go."""
+
+    def test_headWithoutSense(self) -> None:
+        """It has no method either, whatever it begins with."""
+        client = self.open()
+        self.send(client, b"HEAD / HTTP/1.1\r\nHost: a/b\r\n\r\n")
+        self.assertTrue(client.take().endswith(b"\r\n\r\n400 Bad Request\n"))
+        self.leave(client)
 
     def test_noRoute(self) -> None:
         """404; the connection stays."""

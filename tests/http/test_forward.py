@@ -1,14 +1,14 @@
 """What goes on to the other side."""
 
 import attrs
+import h11
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailproxy.http import forward
-from mailproxy.http.bodies import CHUNKED, UNTIL_CLOSE, Framing, Kind
-from mailproxy.http.forward import Passage, requestHead
-from mailproxy.http.messages import Request, Response
+from mailproxy.http.forward import Passage
+from mailproxy.http.messages import Request
 from mailproxy.origin import Address, Origin
-from tests.http.support import request
+from tests.http.support import parseRequest, parseResponse, request
 
 ORIGIN = Origin("s1", Address("203.0.113.9", 5000), Address("192.0.2.25", 80), 7)
 PLAIN = Passage(b"r1", keepsForwarded=False, forwarded=False, keepsExpect=True)
@@ -21,7 +21,12 @@ def sent(
 ) -> list[bytes]:
     """Write a request's head for a backend; returns its lines, less the two empty ones."""
     told = attrs.evolve(ORIGIN, **origin)  # type: ignore[arg-type]
-    lines = requestHead(request(line, *fields), passage, told).split(b"\r\n")
+    return written(forward.toBackend(request(line, *fields), passage, told))
+
+
+def written(event: h11.Request) -> list[bytes]:
+    """Let h11 write a request's head."""
+    lines = h11.Connection(h11.CLIENT).send(event).split(b"\r\n")
     assert lines[-2:] == [b"", b""]
     return lines[:-2]
 
@@ -72,13 +77,11 @@ class RequestTests(SynchronousTestCase):
 
     def test_oldClient(self) -> None:
         """Is spoken for in HTTP/1.1, to the address that it has called."""
-        head = requestHead(
-            Request.parse(b"GET / HTTP/1.0\r\nExpect: 100-continue"),
-            attrs.evolve(PLAIN, keepsExpect=False),
-            ORIGIN,
-        )
-        self.assertTrue(head.startswith(b"GET / HTTP/1.1\r\nHost: 192.0.2.25:80\r\n"))
-        self.assertNotIn(b"Expect", head)
+        old = parseRequest(b"GET / HTTP/1.0\r\nExpect: 100-continue")
+        passage = attrs.evolve(PLAIN, keepsExpect=False)
+        found = written(forward.toBackend(old, passage, ORIGIN))
+        self.assertEqual(found[:2], [b"GET / HTTP/1.1", b"Host: 192.0.2.25:80"])
+        self.assertEqual(found[2:], [b"X-Request-Id: r1"])
 
     def test_expectation(self) -> None:
         """Is passed on, unless we have answered it."""
@@ -167,50 +170,64 @@ class ResponseTests(SynchronousTestCase):
         b"Transfer-Encoding: chunked\r\nSet-Cookie: a\r\nSet-Cookie: b\r\nUpgrade: h2"
     )
 
+    def heard(
+        self, head: bytes, asked: bytes = b"GET / HTTP/1.1\r\nHost: a", *, last: bool = False
+    ) -> bytes:
+        """What a client hears of the head of an answer."""
+        machine = h11.Connection(h11.SERVER)
+        found = Request.parse(asked, machine)
+        response = parseResponse(head, found.method)
+        return machine.send(forward.toClient(response, last=last)) or b""
+
     def test_fields(self) -> None:
         """End to end they stay, those of the backend's connection go."""
         self.assertEqual(
-            forward.responseHead(Response.parse(self.HEAD), b"F: 1\r\n", last=False),
-            b"HTTP/1.1 200 Fine\r\nX-A: 1\r\nSet-Cookie: a\r\nSet-Cookie: b\r\nF: 1\r\n\r\n",
+            self.heard(self.HEAD),
+            b"HTTP/1.1 200 Fine\r\nX-A: 1\r\nSet-Cookie: a\r\nSet-Cookie: b\r\n"
+            b"Transfer-Encoding: chunked\r\n\r\n",
         )
 
     def test_last(self) -> None:
         """Behind which we close."""
-        head = forward.responseHead(Response.parse(b"HTTP/1.1 200 OK"), b"", last=True)
-        self.assertEqual(head, b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")
+        head = self.heard(b"HTTP/1.1 200 OK\r\nContent-Length: 0", last=True)
+        self.assertEqual(head, b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
 
     def test_upgradeRequired(self) -> None:
         """426 has to say to what."""
-        response = Response.parse(b"HTTP/1.1 426 x\r\nUpgrade: websocket\r\nConnection: Upgrade")
-        head = forward.responseHead(response, b"", last=False)
+        head = self.heard(
+            b"HTTP/1.1 426 x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nContent-Length: 0"
+        )
         self.assertIn(b"Connection: Upgrade\r\nUpgrade: websocket\r\n", head)
 
     def test_switching(self) -> None:
         """The protocol is named anew."""
-        response = Response.parse(
+        asked = (b"Connection", b"Upgrade"), (b"Upgrade", b"websocket")
+        response = parseResponse(
             b"HTTP/1.1 101 x\r\nConnection: upgrade\r\nupgrade: WebSocket\r\n"
-            b"Sec-WebSocket-Accept: y"
+            b"Sec-WebSocket-Accept: y",
+            b"GET",
+            *asked,
         )
+        event = forward.interim(response)
+        self.assertEqual((event.status_code, event.reason), (101, b"x"))
         self.assertEqual(
-            forward.switchingHead(response),
-            b"HTTP/1.1 101 x\r\nSec-WebSocket-Accept: y\r\n"
-            b"Connection: Upgrade\r\nUpgrade: WebSocket\r\n\r\n",
+            event.headers.raw_items(),
+            [(b"Sec-WebSocket-Accept", b"y"), *asked[:1], (b"Upgrade", b"WebSocket")],
         )
 
     def test_framing(self) -> None:
-        """As it is towards the client; to HEAD and of 304 what was said, of 204 nothing."""
-        five = Framing(Kind.LENGTH, 5)
-        said = b"\r\nContent-Length: 9"
-        for method, status, framing, written in (
-            (b"GET", b"200", five, b"Content-Length: 5\r\n"),
-            (b"GET", b"200", CHUNKED, b"Transfer-Encoding: chunked\r\n"),
-            (b"GET", b"200", UNTIL_CLOSE, b""),
-            (b"HEAD", b"200", five, b"Content-Length: 9\r\n"),
-            (b"GET", b"304", five, b"Content-Length: 9\r\n"),
-            (b"GET", b"204", five, b""),
+        """By length, by chunks, or by the end; to HEAD and of 304 it is only said, of 204 not."""
+        get, old = b"GET / HTTP/1.1\r\nHost: a", b"GET / HTTP/1.0"
+        for asked, status, said, found in (
+            (get, b"200", b"Content-Length: 5", b"Content-Length: 5\r\n"),
+            (get, b"200", b"Transfer-Encoding: chunked", b"Transfer-Encoding: chunked\r\n"),
+            (get, b"200", b"X: y", b"X: y\r\nTransfer-Encoding: chunked\r\n"),
+            (old, b"200", b"Transfer-Encoding: chunked", b"Connection: close\r\n"),
+            (old, b"200", b"X: y", b"X: y\r\nConnection: close\r\n"),
+            (get.replace(b"GET", b"HEAD"), b"200", b"Content-Length: 9", b"Content-Length: 9\r\n"),
+            (get, b"304", b"Content-Length: 9", b"Content-Length: 9\r\n"),
+            (get, b"304", b"X: y", b"X: y\r\n"),
+            (get, b"204", b"Content-Length: 0", b""),
         ):
-            response = Response.parse(b"HTTP/1.1 %b x" % status + said)
-            asked = request(method + b" / HTTP/1.1")
-            self.assertEqual(forward.answerFraming(asked, response, framing), written)
-        bare = Response.parse(b"HTTP/1.1 200 OK")
-        self.assertEqual(forward.answerFraming(request(b"HEAD / HTTP/1.1"), bare, five), b"")
+            heard = self.heard(b"HTTP/1.1 %b x\r\n" % status + said, asked)
+            self.assertEqual(heard, b"HTTP/1.1 %b x\r\n%b\r\n" % (status, found))

@@ -7,6 +7,7 @@ from mailproxy.errors import PeerGone
 from mailproxy.http.bodies import CHUNKED, UNTIL_CLOSE, Framing, Kind
 from mailproxy.http.heads import BadMessage
 from mailproxy.http.leg import HTTPLeg
+from tests.http.test_bodies import begin
 from tests.support import Network, Peer, Segments, clientTLS, serverTLS
 
 
@@ -100,7 +101,7 @@ class BodyTests(LegCase):
 
     def read(self, framing: Framing) -> "Deferred[bytes]":
         """Read a whole body."""
-        body = framing.body()
+        body = begin(framing)
 
         async def all() -> bytes:
             payload = b""

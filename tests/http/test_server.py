@@ -1,5 +1,6 @@
 """The client's leg, and answers of our own."""
 
+import h11
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailproxy.config.model import Capabilities
@@ -8,13 +9,18 @@ from mailproxy.protocols.base import Advertised
 from tests.support import Network
 
 
+def written(answer: Answer, *, last: bool) -> bytes:
+    """Let h11 write an answer's head."""
+    return h11.Connection(h11.SERVER).send(answer.head(0.0, last=last)) or b""
+
+
 class AnswerTests(SynchronousTestCase):
     """Short, and telling nothing."""
 
     def test_wording(self) -> None:
         """Plain text of known length, not to be kept by anybody."""
         self.assertEqual(
-            Answer(502).head(0.0, last=False),
+            written(Answer(502), last=False),
             b"HTTP/1.1 502 Bad Gateway\r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\n"
             b"Content-Type: text/plain; charset=utf-8\r\nContent-Length: 16\r\n"
             b"Cache-Control: no-store\r\n\r\n",
@@ -23,14 +29,14 @@ class AnswerTests(SynchronousTestCase):
 
     def test_extras(self) -> None:
         """When to ask again, what is served, and that we close."""
-        self.assertIn(b"\r\nRetry-After: 7\r\n", Answer(503, 7).head(0.0, last=False))
-        self.assertIn(b"\r\nAllow: GET, HEAD, ", Answer(405).head(0.0, last=False))
-        self.assertIn(b"\r\nConnection: close\r\n", Answer(400).head(0.0, last=True))
+        self.assertIn(b"\r\nRetry-After: 7\r\n", written(Answer(503, 7), last=False))
+        self.assertIn(b"\r\nAllow: GET, HEAD, ", written(Answer(405), last=False))
+        self.assertIn(b"\r\nConnection: close\r\n", written(Answer(400), last=True))
 
     def test_everyStatusHasItsPhrase(self) -> None:
         """All that we answer by."""
         for status in (400, 404, 405, 408, 414, 431, 500, 502, 503, 504, 505):
-            head = Answer(status).head(0.0, last=True)
+            head = written(Answer(status), last=True)
             self.assertTrue(head.startswith(b"HTTP/1.1 %d " % status))
             self.assertIn(b"\r\nContent-Length: %d\r\n" % len(Answer(status).body), head)
 

@@ -3,13 +3,15 @@
 from typing import Any, cast
 
 import attrs
+import h11
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailproxy.dial import Target
 from mailproxy.errors import BackendFailed, Stage
-from mailproxy.http.bodies import Framing, Kind
+from mailproxy.http.bodies import CHUNKED, Framing, Kind
 from mailproxy.http.upstream import HTTPClient, HTTPClientFactory, Upstreams
+from tests.http.test_bodies import begin
 from tests.protocols.backend import PLAINTEXT
 from tests.support import Network, Peer
 
@@ -42,7 +44,9 @@ class ResponseTests(ClientCase):
 
     def read(self) -> "Deferred[Any]":
         """Begin to read a response's head."""
-        return Deferred.fromCoroutine(self.client.readResponse(1000, b"GET"))
+        machine = h11.Connection(h11.CLIENT)
+        machine.send(h11.Request(method=b"GET", target=b"/", headers=[(b"Host", b"a")]))
+        return Deferred.fromCoroutine(self.client.readResponse(1000, machine, b"GET"))
 
     def assertFailed(self, reading: "Deferred[Any]", *, retry: bool) -> None:
         """It failed; the request may be sent again, or not."""
@@ -83,17 +87,17 @@ class ResponseTests(ClientCase):
 
     def test_bodyCutShort(self) -> None:
         """Or one whose framing is broken."""
-        reading = Deferred.fromCoroutine(self.client.readPayload(Framing(Kind.LENGTH, 5).body()))
+        reading = Deferred.fromCoroutine(self.client.readPayload(begin(Framing(Kind.LENGTH, 5))))
         self.backend.hangUp()
         self.network.pump()
         self.assertFailed(reading, retry=False)
         self.client, self.backend = self.connect()
-        reading = Deferred.fromCoroutine(self.client.readPayload(Framing(Kind.CHUNKED).body()))
+        reading = Deferred.fromCoroutine(self.client.readPayload(begin(CHUNKED)))
         self.say(b"x\r\n")
         self.assertFailed(reading, retry=False)
         self.client, self.backend = self.connect()
         self.say(b"x\r\n")
-        body = Framing(Kind.CHUNKED).body()
+        body = begin(CHUNKED)
         self.assertRaises(BackendFailed, self.client.takePayload, body)
 
     def test_factory(self) -> None:
