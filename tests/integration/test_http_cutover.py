@@ -131,11 +131,27 @@ class CutoverTests(WebTestCase):
         self.assertIn("http.route", answer.text)
         self.assertFrom("new", self.web().ask("/x", Authorization=basic(NEW)))
 
+    def test_aReloadTakesNewAddresses(self) -> None:
+        """A connection that waits for a destination's old address is not used for its new one."""
+        client = self.web()
+        self.assertFrom("old", client.ask("/x", Authorization=basic(OLD)))
+        table = self.proxy.config["destination"]
+        before = table["old"]
+        table["old"] = table["new"]
+        self.addCleanup(self.reload)
+        self.addCleanup(table.update, old=before)
+        self.reload()
+        self.assertFrom("new", client.ask("/x", Authorization=basic(OLD)))
+
+    def reload(self) -> None:
+        """Have the proxy take its configuration as it is now."""
+        self.proxy.writeConfiguration()
+        self.assertEqual(self.api("POST", "/config/reload").status, 200)
+
     def changeRoutes(self, routes: list[dict[str, object]]) -> None:
         """Reload with these; the test's end puts the class's back."""
         self.proxy.config["http"]["route"] = routes
-        self.proxy.writeConfiguration()
-        self.assertEqual(self.api("POST", "/config/reload").status, 200)
+        self.reload()
         if routes != list(self.routes):
             self.addCleanup(self.changeRoutes, list(self.routes))
 

@@ -131,6 +131,20 @@ class FaultTests(WebTestCase):
                 lambda: not _established(self.old), "the backend does not close", timeout=5
             )
 
+    def test_aConnectionThatIsToCloseIsNotUsedAgain(self) -> None:
+        """What a backend will close is left, even if it is still there at the next request."""
+        for answer in (
+            answerBytes(b"ok\n", "200 OK", "Connection: close"),
+            answerBytes().replace(b"HTTP/1.1", b"HTTP/1.0"),
+        ):
+            self.recorder.forget()
+            self.recorder.answering = _Always(answer)
+            client = self.web()
+            for _ in range(2):
+                self.assertEqual(client.ask("/x", "POST", b"x", Authorization=SCRIPTED).status, 200)
+            one, other = self.recorder.requests
+            self.assertNotEqual(one.connection, other.connection)
+
     def test_anIdempotentRequestIsTriedAgain(self) -> None:
         """When a kept connection breaks at its request, and nothing came back: once."""
         for method in ("GET", "HEAD", "OPTIONS", "DELETE"):
@@ -194,6 +208,18 @@ class FaultTests(WebTestCase):
         self.assertOurs(502, client.ask("/x", Authorization=NEW))
         self.new.start()
         self.assertFrom("new", client.ask("/x", Authorization=NEW))
+
+
+class _Always:
+    """Gives the same answer to all, and keeps the connection."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+    def __call__(self, peer: Peer, _: Message) -> bool:
+        """Answer."""
+        peer.send(self.data)
+        return True
 
 
 class Failing:

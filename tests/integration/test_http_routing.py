@@ -35,6 +35,7 @@ class RoutingTests(WebTestCase):
         extracting("/form/**", {"from": "body", "regex": "account=([^&]+)"}),
         byAuthorization("/head"),
         extracting("/echo", {"from": "body", "regex": MAIL}, fallback="new"),
+        extracting("/head/*", {"from": "body", "regex": MAIL}),
     )
 
     @classmethod
@@ -150,12 +151,18 @@ class RoutingTests(WebTestCase):
         """Where the body must be read, the proxy asks for it; the backend is not asked twice."""
         client = self.web()
         body = f"<EMailAddress>{NEW.name}</EMailAddress>".encode()
-        client.sendRequest("/echo", "POST", Content_Length=str(len(body)), Expect="100-continue")
-        self.assertEqual(client.head().status, 100)
-        client.send(body)
-        answer = client.answer()
-        self.assertFrom("new", answer)
-        self.assertEqual((answer.body, answer.interim), (body, ()))
+        said = {"Content_Length": str(len(body)), "Expect": "100-continue"}
+        for target in ("/echo", "/head/x"):
+            client.sendRequest(target, "POST", **said)
+            self.assertEqual(client.head().status, 100)
+            client.send(body)
+            answer = client.answer()
+            self.assertFrom("new", answer)
+            self.assertEqual(answer.interim, ())
+            if target == "/echo":
+                self.assertEqual(answer.body, body)
+            else:
+                self.assertNotIn(b"Expect", answer.body)
 
     def test_invalidIdentifiersAreUnavailable(self) -> None:
         """Whatever holds one; nothing of it is logged."""
