@@ -1,16 +1,21 @@
 """Two legs joined: what one side sends, the other gets, until both are gone.
 
 Knows flow control, half-close, idle time and byte counts; must not know any protocol, account or
-destination. Nothing here is done per byte, and per chunk no more than a count and a write.
+destination. Transports that can be joined move the bytes by themselves; with others it is a count
+and a write per chunk.
 """
 
 import enum
+from typing import TypeGuard
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from mailproxy.stream import CLOSE_GRACE, Stream
+from mailproxy.transport import JoinableConnection
 
 DRAIN_GRACE = 60.0
 """Seconds that a slow reader has for the last bytes of a leg that has closed: these are at most
@@ -18,6 +23,10 @@ what a transport holds and one read, 128 KiB."""
 
 IDLE_CHECKS = 4
 """Looks at the byte counts per idle time: a bridge is closed at most a quarter of it late."""
+
+LAST_ANSWER = 5.0
+"""Seconds of silence after which a TLS backend is told that its client has ended its side. To some,
+Dovecot among them, a close-notify ends both sides: they drop what is still to be answered."""
 
 
 class Ending(enum.Enum):
@@ -29,27 +38,56 @@ class Ending(enum.Enum):
     CUT = "cut"
 
 
+@implementer(IPushProducer)
 class _Leg:
     """One leg, as the receiver of its stream's events; `peer` is the leg that its bytes go to."""
 
-    __slots__ = ("bridge", "count", "ended", "ending", "lost", "peer", "stream", "write")
+    __slots__ = ("bridge", "ended", "ending", "joined", "lost", "peer", "stream", "written")
 
     def __init__(self, bridge: "Bridge", stream: Stream, ending: Ending) -> None:
         self.bridge, self.stream, self.ending = bridge, stream, ending
-        self.count = 0
+        self.joined: JoinableConnection | None = None
+        self.written = 0
         self.ended = self.lost = False
+
+    @property
+    def count(self) -> int:
+        """Bytes that have come from this leg."""
+        return self.written + (self.joined.moved if self.joined is not None else 0)
 
     def join(self, peer: "_Leg") -> None:
         """Let our bytes go to `peer`, and stop reading while it does not take them."""
         self.peer = peer
-        self.write = peer.stream.transport.write
-        if not peer.stream.lost:
-            peer.stream.transport.registerProducer(self.stream.transport, True)
+        source, sink = self.stream.transport, peer.stream.transport
+        if peer.stream.lost:
+            return
+        if _joinable(source) and _joinable(sink):
+            if not self.stream.lost:
+                self.joined = source
+                source.joinTo(sink)
+        else:
+            sink.registerProducer(self, True)
+
+    def part(self) -> None:
+        """Let no more bytes go by themselves."""
+        if self.joined is not None:
+            self.joined.joinTo(None)
+
+    def pauseProducing(self) -> None:
+        """Stop reading: the peer does not take our bytes."""
+        self.stream.transport.pauseProducing()
+
+    def resumeProducing(self) -> None:
+        """Read on."""
+        self.stream.transport.resumeProducing()
+
+    def stopProducing(self) -> None:
+        """The peer is lost; how we end is for `connectionLost` to say, which follows."""
 
     def dataReceived(self, data: bytes) -> None:
         """Pass bytes on."""
-        self.count += len(data)
-        self.write(data)
+        self.written += len(data)
+        self.peer.stream.transport.write(data)
 
     def readConnectionLost(self) -> None:
         """Carry the end of one direction over."""
@@ -57,23 +95,29 @@ class _Leg:
         if self.peer.ended:
             self.bridge.end(self.peer.ending)  # it was the first
         elif not self.peer.lost:
-            self.peer.finish()
+            self.bridge.carryOver(self)
 
     def finish(self) -> None:
         """End what we write to this leg while still reading from it."""
         transport = self.stream.transport
         transport.unregisterProducer()
-        if self.stream.secure:
-            # A TLS close-notify ends our direction; what the peer still sends is delivered.
-            transport.loseConnection()
-        else:
+        if self.stream.endsByHalves:
             transport.loseWriteConnection()
+        else:
+            # Twisted's TLS: a close-notify ends our direction, what the peer still sends is heard.
+            transport.loseConnection()
+            self.stream.finished = True
+
+    @property
+    def waits(self) -> bool:
+        """Whether bytes of the other leg wait here to be taken."""
+        return self.peer.joined is not None and self.peer.joined.held
 
     def connectionLost(self, reason: Failure) -> None:
-        """The leg is gone: end the other one too."""
+        """The leg is gone: end the other one too, and cleanly only if this one ended so."""
         first = self.peer if self.peer.ended and not self.ended else self
         self.lost = self.ended = True
-        self.bridge.end(first.ending)
+        self.bridge.end(first.ending, whole=reason.check(ConnectionDone) is not None)
 
 
 class Bridge:
@@ -87,6 +131,7 @@ class Bridge:
         self._ending: Ending | None = None
         self._done: Deferred[Ending] = Deferred(lambda _: self.end(Ending.CUT))
         self._timer: IDelayedCall | None = None
+        self._patience: IDelayedCall | None = None
 
     @property
     def received(self) -> int:
@@ -113,7 +158,7 @@ class Bridge:
                 leg.dataReceived(data)
         for leg in legs:
             if leg.stream.lost:
-                leg.connectionLost(Failure(ConnectionError()))
+                leg.connectionLost(leg.stream.reason)
             elif leg.stream.ended:
                 leg.readConnectionLost()
         if self._ending is None:
@@ -129,14 +174,48 @@ class Bridge:
             return
         self._timer = self._clock.callLater(self._idle, self._watch, total, quiet)
 
-    def end(self, ending: Ending) -> None:
-        """Close both legs after what is on its way; the first reason counts."""
+    def carryOver(self, leg: _Leg) -> None:
+        """Pass the end of one direction on; the first, so the other direction goes on."""
+        if leg is self._backend:
+            self._client.finish()
+            self._endWhenQuiet()
+        elif self._backend.stream.secure:
+            self._finishWhenQuiet()
+        else:
+            self._backend.finish()
+
+    def _finishWhenQuiet(self, before: int = -1) -> None:
+        """End what we write to a backend once it has said nothing, and could have, for a while."""
+        if self.sent == before and not self._client.waits:
+            self._backend.finish()
+            return
+        self._patience = self._clock.callLater(LAST_ANSWER, self._finishWhenQuiet, self.sent)
+
+    def _endWhenQuiet(self, before: int = -1) -> None:
+        """Close once a client that knows of its backend's end has said nothing for a while."""
+        if self.received == before and self._client.stream.finished:
+            self.end(Ending.BACKEND)
+            return
+        self._patience = self._clock.callLater(CLOSE_GRACE, self._endWhenQuiet, self.received)
+
+    def end(self, ending: Ending, *, whole: bool = True) -> None:
+        """Close both legs after what is on its way; the first reason counts.
+
+        :param whole: whether all has come that was to come: else nobody may take it for that.
+        """
         if self._ending is None:
             self._ending = ending
-            if self._timer is not None and self._timer.active():
-                self._timer.cancel()
-            drain = ending in (Ending.CLIENT, Ending.BACKEND)
+            for timer in (self._timer, self._patience):
+                if timer is not None and timer.active():
+                    timer.cancel()
+            grace = DRAIN_GRACE if ending in (Ending.CLIENT, Ending.BACKEND) else CLOSE_GRACE
             for leg in (self._client, self._backend):
-                leg.stream.close(DRAIN_GRACE if drain else CLOSE_GRACE)
+                leg.part()
+                left = min(grace, CLOSE_GRACE) if leg.stream.finished else grace
+                (leg.stream.close if whole else leg.stream.cut)(left)
         if self._client.lost and self._backend.lost and not self._done.called:
             self._done.callback(self._ending)
+
+
+def _joinable(transport: object) -> TypeGuard[JoinableConnection]:
+    return isinstance(transport, JoinableConnection) and transport.joinable

@@ -28,6 +28,7 @@ from mailproxy.errors import BackendFailed, Stage
 from mailproxy.health import Attempt, Health
 from mailproxy.origin import Address, Origin
 from mailproxy.protocols.client import BackendLeg, ClientSettings, ProxyClientFactory
+from mailproxy.transport import connect
 from mailproxy.waiting import TimedOut, pause, within
 
 RETRY_PAUSE = 0.2
@@ -211,7 +212,7 @@ class Dialer:
         factory = target.factory(self._reactor)
         source = target.sources.get(6 if ":" in host else 4)
         bind = None if source is None else (next(source), 0)
-        self._reactor.connectTCP(host, target.port, factory, timeout=timeout, bindAddress=bind)
+        connect(self._reactor, (host, target.port), factory, timeout, bind)
         return factory.connected
 
     def _resolve(self, host: str) -> Deferred[list[str]]:

@@ -5,7 +5,7 @@ does. What a new session may use is asked of the proxy at each accept, so that a
 the next client.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import attrs
 from twisted.internet.interfaces import IReactorTime
@@ -101,20 +101,29 @@ class Listener:
 
     async def _header(self, server: ClientLeg, *, optional: bool) -> proxyheader.Header | None:
         """Read the header; None, with every byte given back, when an optional one does not come."""
+        patience = HEADER_PATIENCE if optional and self._speaksFirst else None
         data = b""
-        if optional and self._speaksFirst:
+        while True:
             try:
-                data = await within(self._clock, HEADER_PATIENCE, _firstByte(server))
+                shown = await self._glimpse(server, patience)
             except TimedOut:
                 return None
-        while True:
-            if optional and not proxyheader.isPrefix(data):
+            if optional and not proxyheader.isPrefix(data + shown):
                 server.putBack(data)
                 return None
-            step = proxyheader.parse(data)
+            step = proxyheader.parse(data + shown)
             if not isinstance(step, proxyheader.NeedMore):
-                return step[0]
-            data += await server.readExactly(step.count)
+                header, size = step
+                server.skip(size - len(data))
+                return header
+            server.skip(len(shown))
+            data, patience = data + shown, None
+
+    def _glimpse(self, server: ClientLeg, patience: float | None) -> Awaitable[bytes]:
+        """See what comes next, which stays where it is; `patience` in seconds, None: any."""
+        if patience is None:
+            return server.peek()
+        return within(self._clock, patience, _peek(server))
 
     @property
     def _speaksFirst(self) -> bool:
@@ -134,8 +143,8 @@ def _relayed(origin: Origin, header: proxyheader.Header) -> Origin:
     return origin
 
 
-async def _firstByte(server: ClientLeg) -> bytes:
-    return await server.readExactly(1)
+async def _peek(server: ClientLeg) -> bytes:
+    return await server.peek()
 
 
 def _address(peer: object) -> Address:

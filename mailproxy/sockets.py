@@ -24,6 +24,7 @@ from twisted.python.failure import Failure
 from mailproxy.config.bind import Bind, SocketAddress
 from mailproxy.errors import ConfigError
 from mailproxy.origin import Address
+from mailproxy.transport import equip
 
 BACKLOG = 4096
 """Connections that may wait to be accepted; the kernel has a limit of its own."""
@@ -57,6 +58,7 @@ class ListeningSocket(Service):
 
     def _opened(self, port: IListeningPort) -> None:
         self._port = port
+        equip(port)
         host = port.getHost()
         if isinstance(host, IPv4Address | IPv6Address):
             self._bound.add(Address.parse(host.host, host.port))

@@ -5,12 +5,10 @@ After `detach` it only passes events on to the bridge.
 """
 
 from collections.abc import Callable
-from typing import Protocol as Structural
 from typing import cast
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import (
-    IConsumer,
     IDelayedCall,
     IHalfCloseableProtocol,
     IHandshakeListener,
@@ -18,13 +16,13 @@ from twisted.internet.interfaces import (
     IOpenSSLServerConnectionCreator,
     IPushProducer,
     IReactorTime,
-    ITLSTransport,
 )
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mailproxy.errors import LimitExceeded, PeerGone, ProtocolError
+from mailproxy.transport import IStreamTransport, Receiver, SocketConnection
 
 MAX_LINE = 65536
 """Bytes of one line, without its end."""
@@ -39,23 +37,6 @@ CLOSE_GRACE = 5.0
 Creator = IOpenSSLClientConnectionCreator | IOpenSSLServerConnectionCreator
 
 
-class IStreamTransport(ITLSTransport, IConsumer, IPushProducer):
-    """What a stream and a bridge need of a connection."""
-
-
-class Receiver(Structural):
-    """What a detached stream tells of: the bridge's side of one leg."""
-
-    def dataReceived(self, data: bytes) -> None:
-        """Take the next bytes."""
-
-    def readConnectionLost(self) -> None:
-        """Know that no byte will follow, while we may still write."""
-
-    def connectionLost(self, reason: Failure) -> None:
-        """Know that the leg is gone."""
-
-
 @implementer(IHalfCloseableProtocol, IHandshakeListener, IPushProducer)
 class Stream(Protocol):
     """One connection, read by one reader at a time.
@@ -64,6 +45,7 @@ class Stream(Protocol):
     :ivar secure: whether TLS is on.
     :ivar whenMade: called once when the connection is there.
     :ivar whenLost: called once when the peer has gone, after a pending read has failed.
+    :ivar finished: whether our side has ended, and the peer has been sent all of it.
     :cvar lineEnd: what ends a line: a bare LF, before which one CR is dropped, or only CRLF.
     :cvar maxUnread: bytes that wait for a reader before we stop reading from the peer.
     """
@@ -71,7 +53,7 @@ class Stream(Protocol):
     transport: IStreamTransport
     lineEnd = b"\n"
     maxUnread = MAX_UNREAD
-    secure = False
+    secure = finished = False
     whenMade: Callable[[], None] | None = None
     whenLost: Callable[[], None] | None = None
 
@@ -91,6 +73,12 @@ class Stream(Protocol):
     def lost(self) -> bool:
         """Whether the connection is gone."""
         return self._lost is not None
+
+    @property
+    def reason(self) -> Failure:
+        """Why it is gone."""
+        assert self._lost is not None, "it is there"
+        return self._lost
 
     @property
     def ended(self) -> bool:
@@ -123,6 +111,24 @@ class Stream(Protocol):
         """Take what has arrived and nobody has read."""
         return self._cut(len(self._buffer))
 
+    def peek(self) -> Deferred[bytes]:
+        """See what has arrived, at least one byte; it stays unread.
+
+        Where the transport can, it stays in the socket, for TLS to begin there.
+
+        :raises PeerGone: when the peer goes before anything is here.
+        """
+        if not self._buffer and isinstance(self.transport, SocketConnection):
+            self.transport.peeking = True
+        return self._read(lambda: bytes(self._buffer) or None)
+
+    def skip(self, count: int) -> None:
+        """Take bytes that `peek` has shown."""
+        if self._buffer:
+            self._cut(count)
+        elif isinstance(self.transport, SocketConnection):
+            self.transport.skip(count)
+
     def putBack(self, data: bytes) -> None:
         """Give back what was read and is somebody else's to read."""
         self._buffer[:0] = data
@@ -144,6 +150,8 @@ class Stream(Protocol):
 
     def _forgetReader(self, _: Deferred[bytes]) -> None:
         self._reader = self._take = None
+        if isinstance(self.transport, SocketConnection):
+            self.transport.peeking = False
 
     def _takeLine(self) -> bytes | None:
         """Cut the next line off; what was searched before is not searched again."""
@@ -231,11 +239,17 @@ class Stream(Protocol):
             return fail(self._gone())
         handshake: Deferred[None] = Deferred(self._giveUpHandshake)
         self._handshake = handshake
-        self.transport.startTLS(context)
-        if first:
-            # The transport's protocol is the TLS layer now, and these are its first bytes.
-            cast(Protocol, self.transport.protocol).dataReceived(first)  # type: ignore[attr-defined]
+        self._startTLS(context, first)
         return handshake
+
+    def _startTLS(self, context: Creator, first: bytes) -> None:
+        if not first:
+            self.transport.startTLS(context)
+            return
+        # These have left the socket, so TLS cannot be on that.
+        getattr(self.transport, "startTLSInMemory", self.transport.startTLS)(context)
+        # The transport's protocol is the TLS layer now, and these are its first bytes.
+        cast(Protocol, self.transport.protocol).dataReceived(first)  # type: ignore[attr-defined]
 
     def _giveUpHandshake(self, _: Deferred[None]) -> None:
         self._handshake = None
@@ -251,9 +265,32 @@ class Stream(Protocol):
     # Closing
 
     def close(self, grace: float = CLOSE_GRACE) -> None:
-        """Say no more; the peer has `grace` seconds to take what we wrote."""
-        if self._closing or self._lost is not None:
+        """Say no more; the peer has `grace` seconds to take what we wrote, and then to close."""
+        if not self._stop(grace):
             return
+        if self._ended or not self.endsByHalves:
+            self.transport.loseConnection()
+        else:
+            # A close with unread input is a reset, which can take our last words with it: so end
+            # our side, drop what still comes, and close when the peer has.
+            self.transport.loseWriteConnection()
+
+    def cut(self, grace: float = CLOSE_GRACE) -> None:
+        """Close likewise, but so that the peer does not take it for the end of what we had to say.
+
+        Where the transport cannot, what it has not sent yet is lost.
+        """
+        if not self._stop(grace):
+            return
+        if isinstance(self.transport, SocketConnection):
+            self.transport.cutConnection()
+        else:
+            self.abort()
+
+    def _stop(self, grace: float) -> bool:
+        """Give nothing more to anybody; tells whether that is new."""
+        if self._closing or self._lost is not None:
+            return False
         self._closing = True
         self._buffer.clear()
         self.dataReceived = self._drop  # type: ignore[method-assign]
@@ -261,12 +298,14 @@ class Stream(Protocol):
         self.transport.unregisterProducer()
         if not self._ended:
             self.transport.resumeProducing()
-        if self.secure or self._ended:
-            self.transport.loseConnection()
-        else:
-            # A close with unread input is a reset, which can take our last words with it: so end
-            # our side, drop what still comes, and close when the peer has.
-            self.transport.loseWriteConnection()
+        return True
+
+    @property
+    def endsByHalves(self) -> bool:
+        """Whether our side can end while we still hear the peer's."""
+        if not self.secure:
+            return True
+        return isinstance(self.transport, SocketConnection) and self.transport.tlsOnSocket
 
     def _drop(self, data: bytes) -> None:
         """Read on without keeping anything: unread input would turn our close into a reset."""
@@ -304,6 +343,12 @@ class Stream(Protocol):
         self._advance()
         self._throttle()
 
+    def dataPeeked(self, data: bytes) -> None:
+        """Show what has come to who asked for it."""
+        reader, self._reader, self._take = self._reader, None, None
+        if reader is not None:
+            reader.callback(data)
+
     def readConnectionLost(self) -> None:
         """The peer has ended its side; it may still listen to ours."""
         self._ended = True
@@ -317,7 +362,12 @@ class Stream(Protocol):
             self._tellLost()
 
     def writeConnectionLost(self) -> None:
-        """We have ended our side; nothing to do."""
+        """We have said all, and it is on its way: the peer has no reason to take long any more."""
+        self.finished = True
+        closer = self._closer
+        if closer is not None and closer.active():
+            left = closer.getTime() - self.clock.seconds()
+            closer.reset(min(left, CLOSE_GRACE))
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Fail who waits, then tell who asked to be told."""

@@ -22,6 +22,7 @@ from twisted.python import usage
 from twisted.python.components import Componentized
 from twisted.python.failure import Failure
 
+from mailproxy import openssl
 from mailproxy.config import Config, load, warnings
 from mailproxy.config.bind import Bind
 from mailproxy.control import LocalControl
@@ -211,7 +212,8 @@ def _notReloaded(failure: Failure) -> None:
 
 
 def _welcome(config: Config) -> None:
-    """Say what somebody should look at."""
+    """Say what somebody should look at, and what carries TLS here."""
+    log.info("TLS is moved by the {engine} engine", engine=openssl.engine.name)
     for text in [*warnings(config), *_descriptorWarnings(config)]:
         log.warn("{text}", text=text)
 

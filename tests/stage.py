@@ -265,7 +265,12 @@ class Watched(SynchronousTestCase):
 
 
 class StageCase(Watched):
-    """Tests on a stage, which must be empty again in the end."""
+    """Tests on a stage, which must be empty again in the end.
+
+    :cvar medium: what everybody is joined by.
+    """
+
+    medium: ClassVar[type[Dialling]] = Dialling
 
     def setUp(self) -> None:
         """See to it that no session outlives its test, to be heard of in another one."""
@@ -279,7 +284,8 @@ class StageCase(Watched):
 
     def begin(self, scene: Scene | None = None) -> Stage:
         """Set a stage."""
-        self.stage = Stage(scene or Scene())
+        scene = scene or Scene()
+        self.stage = Stage(scene, self.medium(scene.segments))
         return self.stage
 
     def assertNothingLeft(self, stage: Stage) -> None:

@@ -15,6 +15,7 @@ time, and the moment at which bytes move, are the test's. Typical use::
 
 import enum
 import errno
+import socket
 from functools import cache
 from typing import Any, cast
 
@@ -29,11 +30,11 @@ from twisted.internet.interfaces import (
 from twisted.internet.posixbase import _DisconnectSelectableMixin
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.task import Clock
-from twisted.internet.tcp import Connection
 from twisted.protocols import tls
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from mailproxy.transport import JoinableConnection
 from tests.tls.handshake import OtherEnd
 
 KERNEL_BUFFER = 65536
@@ -116,8 +117,18 @@ class _Socket:
     def setsockopt(self, level: int, option: int, value: object) -> None:
         self._resets = self._resets or isinstance(value, bytes)
 
-    def recv(self, most: int) -> bytes:
-        return self.incoming.take(most)
+    def recv(self, most: int, flags: int = 0) -> bytes:
+        if not flags & socket.MSG_PEEK:
+            return self.incoming.take(most)
+        before = bytes(self.incoming.data)
+        shown = self.incoming.take(most)
+        self.incoming.data[:] = before
+        return shown
+
+    def recv_into(self, buffer: memoryview) -> int:
+        data = self.recv(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
 
     def send(self, data: bytes | memoryview) -> int:
         if self.outgoing.unheard and data:
@@ -137,17 +148,16 @@ class _Socket:
             self.outgoing.reset()
 
 
-class MemoryConnection(Connection):
-    """Twisted's TCP connection over a `_Socket`.
+class MemoryConnection(JoinableConnection):
+    """A TCP connection over what is no socket of the system's; its TLS is Twisted's own.
 
     :ivar paused: whether the protocol reads nothing now.
     """
 
-    def __init__(
-        self, ends: tuple[_Pipe, _Pipe], protocol: Protocol, network: "Network", isClient: bool
-    ) -> None:
-        super().__init__(cast(Any, _Socket(*ends)), protocol, cast(Any, network))
-        self._base = Connection
+    bindsTLS = False
+
+    def __init__(self, end: object, protocol: Protocol, network: "Network", isClient: bool) -> None:
+        super().__init__(cast(Any, end), protocol, cast(Any, network))
         self._tlsClientDefault = isClient
         self._addresses = network.addresses if isClient else network.addresses[::-1]
         self.connected = 1
@@ -163,6 +173,10 @@ class MemoryConnection(Connection):
         """Bytes that were written and that the network has not taken."""
         return len(self.dataBuffer) - self.offset + self._tempDataLen
 
+    def unacknowledged(self) -> int:
+        """Tell how many bytes are on their way."""
+        return len(self.socket.outgoing.data)  # type: ignore[attr-defined]
+
     def getHost(self) -> IAddress:
         """Tell our own address."""
         return self._addresses[0]
@@ -171,12 +185,12 @@ class MemoryConnection(Connection):
         """Tell the other end's address."""
         return self._addresses[1]
 
-    def startTLS(self, ctx: Any, normal: bool = True) -> None:
+    def startTLSInMemory(self, ctx: Any, normal: bool = True) -> None:
         """Start TLS whose small writes are gathered by the test's clock, not the reactor's."""
         original = tls._get_default_clock
         tls._get_default_clock = lambda: cast(Any, self.reactor)
         try:
-            super().startTLS(ctx, normal)
+            super().startTLSInMemory(ctx, normal)
         finally:
             tls._get_default_clock = original
 
@@ -184,10 +198,13 @@ class MemoryConnection(Connection):
 class Network(_DisconnectSelectableMixin, Clock):
     """Moves bytes between connected protocols; a `Clock` as well.
 
+    :cvar resets: whether a plain connection that is aborted does not look like one that has ended.
     :ivar segments: how bytes are cut, for connections made from now on.
     :ivar capacity: bytes on their way per direction, likewise.
     :ivar addresses: the client's and the server's, likewise.
     """
+
+    resets = True
 
     def __init__(self, segments: Segments = Segments.WHOLE, capacity: int = KERNEL_BUFFER) -> None:
         super().__init__()
@@ -198,12 +215,17 @@ class Network(_DisconnectSelectableMixin, Clock):
 
     def connect(self, server: Protocol, client: Protocol) -> None:
         """Give both their transports; the server learns of it first, then bytes move."""
-        up, down = (_Pipe(self.segments, self.capacity) for _ in range(2))
-        accepted = MemoryConnection((up, down), server, self, False)
-        connected = MemoryConnection((down, up), client, self, True)
+        accepted, connected = self._join(server, client)
         server.makeConnection(accepted)
         client.makeConnection(connected)
         self.pump()
+
+    def _join(self, server: Protocol, client: Protocol) -> tuple[MemoryConnection, ...]:
+        up, down = (_Pipe(self.segments, self.capacity) for _ in range(2))
+        return (
+            MemoryConnection(_Socket(up, down), server, self, False),
+            MemoryConnection(_Socket(down, up), client, self, True),
+        )
 
     def pump(self, timings: Any = ()) -> None:
         """Carry bytes and do what is due now, until nothing moves."""
@@ -293,7 +315,7 @@ class Peer(Protocol):
 
     def finish(self) -> None:
         """End our side: a FIN, or TLS's close-notify."""
-        if self.shaken:
+        if self.shaken and not self.transport.tlsOnSocket:
             self.transport.loseConnection()
         else:
             self.transport.loseWriteConnection()

@@ -29,6 +29,9 @@ FLOORS = {
     "health": 1,
     "registry": 1,
     "metrics": 1,
+    "openssl": 0,
+    "transport": 1,
+    "transport.*": 1,
     "tls": 1,
     "tls.*": 1,
     "stream": 1,
@@ -68,6 +71,8 @@ FLOORS = {
 """Each module's floor. `errors`, `logs` and the package's own `__init__` lie below all."""
 
 SIDEWAYS = {
+    ("stream", "transport"),  # what a stream may be carried by
+    ("sockets", "transport"),  # what a listening socket makes
     ("identity", "sasl"),  # what a login says about who it is
     ("proxyheader", "origin"),  # what a header says about who the client is
     ("dial", "protocols.client"),  # what a dialled stream is

@@ -12,9 +12,11 @@ from mailproxy.config.model import Listener as ListenerConfig
 from mailproxy.listener import HEADER_PATIENCE, trust
 from mailproxy.origin import Address
 from mailproxy.protocols.server import ClientLeg
+from tests.dialling import Dialling
 from tests.stage import Client, Scene, StageCase, Watched, clientAddress
 from tests.stage import Stage as Theatre
 from tests.support import Segments, clientTLS, serverTLS
+from tests.transport.wire import Wire
 
 BALANCER, STRANGER = "198.51.100.7", "203.0.113.66"
 HEADER = b"PROXY TCP4 203.0.113.9 192.0.2.25 5000 143\r\n"
@@ -338,6 +340,23 @@ class BytesTests(RequiredTests, OptionalTests, ImplicitTests):
     """The same, one byte per segment."""
 
     segments = Segments.BYTES
+
+
+class WiredDialling(Dialling, Wire):
+    """A network to dial on, whose connections are real sockets."""
+
+
+class SocketTests(ImplicitTests):
+    """The same with TLS on the socket: there the header must be all that is taken."""
+
+    medium = WiredDialling
+
+    def test_TLSIsOnTheSocket(self) -> None:
+        """With a header in the same segment as its first bytes, and without one."""
+        for mode, header in (("required", BINARY), ("optional", HEADER), ("optional", b"")):
+            stage, _ = self.arriveForTLS(mode, header)
+            transport = theServer(stage).transport
+            self.assertTrue(transport.tlsOnSocket)  # type: ignore[attr-defined]
 
 
 class OriginTests(StageCase):

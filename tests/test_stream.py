@@ -1,5 +1,7 @@
 """One leg as a stream: lines and counts in, bytes out, and a peer that may go at any time."""
 
+from typing import ClassVar
+
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectionLost
 from twisted.internet.interfaces import IHalfCloseableProtocol, IHandshakeListener, IPushProducer
@@ -31,7 +33,12 @@ class CountingBuffer(bytearray):
 
 
 class StreamCase(SynchronousTestCase):
-    """A stream and its peer."""
+    """A stream and its peer.
+
+    :cvar medium: what they are joined by.
+    """
+
+    medium: ClassVar[type[Network]] = Network
 
     def setUp(self) -> None:
         """Join them, unsegmented."""
@@ -41,7 +48,7 @@ class StreamCase(SynchronousTestCase):
         self, segments: Segments = Segments.WHOLE, kind: type[Stream] = Stream, room: int = 65536
     ) -> None:
         """Join a new stream with a new peer."""
-        self.network = Network(segments, room)
+        self.network = self.medium(segments, room)
         self.stream = kind(self.network)
         self.peer = Peer()
         self.network.connect(self.stream, self.peer)

@@ -5,6 +5,7 @@ with the platform's trust store takes milliseconds to build: once per destinatio
 connection.
 """
 
+import socket
 import time
 from collections.abc import Callable, Iterable
 from typing import Any, Self
@@ -26,6 +27,7 @@ from zope.interface import implementer
 from mailproxy.config import ciphers
 from mailproxy.config.model import Destination, TLSProtocols
 from mailproxy.config.values import isIPAddress
+from mailproxy.openssl import ISocketTLS
 from mailproxy.tls.contexts import UNREADABLE, KeyPair, dnsNames, makeContext, setGroups
 from mailproxy.tls.failures import CertificateRefused, quoted
 
@@ -106,8 +108,10 @@ class BackendConnection(SSL.Connection):
     :ivar resumed: whether the server took up a session that we remembered.
     """
 
-    def __init__(self, creator: "BackendTLS", context: SSL.Context) -> None:
-        super().__init__(context)
+    def __init__(
+        self, creator: "BackendTLS", context: SSL.Context, connected: socket.socket | None
+    ) -> None:
+        super().__init__(context, connected)
         self.creator = creator
         self.accepted = False
         self.resumed = False
@@ -129,7 +133,7 @@ class BackendConnection(SSL.Connection):
             raise CertificateRefused("it cannot be read") from error
 
 
-@implementer(IOpenSSLClientConnectionCreator)
+@implementer(IOpenSSLClientConnectionCreator, ISocketTLS)
 class BackendTLS:
     """Makes the TLS connections to one destination, and keeps the session to resume next.
 
@@ -157,7 +161,14 @@ class BackendTLS:
 
     def clientConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:
         """Make one connection, with the name that is asked for and the session to resume."""
-        connection = BackendConnection(self, self._context)
+        return self._connection(None)
+
+    def connectionOn(self, connected: socket.socket) -> SSL.Connection:
+        """Make the same on a socket."""
+        return self._connection(connected)
+
+    def _connection(self, connected: socket.socket | None) -> SSL.Connection:
+        connection = BackendConnection(self, self._context, connected)
         if not self._isAddress:
             connection.set_tlsext_host_name(self._name.encode("ascii"))
         if self._session is not None and self._clock() - self._verifiedAt < RESUMABLE:

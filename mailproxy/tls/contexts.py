@@ -1,7 +1,6 @@
 """What the TLS contexts of both legs have in common: versions, suites, groups, key pairs.
 
-Knows pyOpenSSL and the `[tls.protocols]` table; must not know which leg it builds for. pyOpenSSL's
-private parts are touched in `setGroups` alone, which does without them where they are missing.
+Knows pyOpenSSL and the `[tls.protocols]` table; must not know which leg it builds for.
 """
 
 import datetime
@@ -17,6 +16,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from cryptography.x509.oid import NameOID
 from OpenSSL import SSL
 
+from mailproxy import openssl
 from mailproxy.config.model import TLSProtocols
 from mailproxy.errors import ConfigError
 from mailproxy.logs import Logger
@@ -66,17 +66,14 @@ def makeContext(method: int, protocols: TLSProtocols) -> SSL.Context:
 def setGroups(context: SSL.Context, groups: Sequence[str]) -> None:
     """Offer these key exchange groups, best first.
 
-    pyOpenSSL has no public way to name more than one, or a hybrid one; without its private way
-    OpenSSL's own groups stay, and the log says so.
+    Where pyOpenSSL has no way to name them OpenSSL's own groups stay, and the log says so.
 
     :raises ConfigError: when this OpenSSL does not know one of them.
     """
-    setList = getattr(getattr(SSL, "_lib", None), "SSL_CTX_set1_curves_list", None)
-    handle = getattr(context, "_context", None)
-    if setList is None or handle is None:
+    known = openssl.setGroups(context, groups)
+    if known is None:
         log.warn("TLS groups cannot be chosen with this pyOpenSSL; OpenSSL's own are used")
-        return
-    if setList(handle, ":".join(groups).encode()) != 1:
+    elif not known:
         raise ConfigError(
             [f"tls.protocols.groups: OpenSSL does not know all of {', '.join(groups)}"]
         )

@@ -5,6 +5,7 @@ are built once, at start and at each reload; a handshake only looks its name up.
 """
 
 import datetime
+import socket
 from collections.abc import Mapping, Sequence
 from copy import copy
 from typing import Self
@@ -17,6 +18,7 @@ from zope.interface import implementer
 from mailproxy.config.model import Certificate, TLSProtocols
 from mailproxy.errors import ConfigError
 from mailproxy.logs import Logger
+from mailproxy.openssl import ISocketTLS
 from mailproxy.tls.contexts import KeyPair, dnsNames, makeContext, setGroups
 
 GENERATED = "mailproxy.invalid"
@@ -32,12 +34,14 @@ class ServerConnection(SSL.Connection):
     :ivar alpn: the application protocols to agree on, best first.
     """
 
-    def __init__(self, context: SSL.Context, alpn: tuple[bytes, ...]) -> None:
-        super().__init__(context)
+    def __init__(
+        self, context: SSL.Context, alpn: tuple[bytes, ...], connected: socket.socket | None = None
+    ) -> None:
+        super().__init__(context, connected)
         self.alpn = alpn
 
 
-@implementer(IOpenSSLServerConnectionCreator)
+@implementer(IOpenSSLServerConnectionCreator, ISocketTLS)
 class ServerTLS:
     """Makes the TLS connections of a listener.
 
@@ -76,6 +80,10 @@ class ServerTLS:
     def serverConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:
         """Make the connection of one client."""
         return ServerConnection(self._default, self._alpn)
+
+    def connectionOn(self, connected: socket.socket) -> SSL.Connection:
+        """Make the connection of one client, on its socket."""
+        return ServerConnection(self._default, self._alpn, connected)
 
     def contextFor(self, serverName: bytes | None) -> SSL.Context:
         """Choose by the name that a client asks for, in any case; None: it asks for no name."""

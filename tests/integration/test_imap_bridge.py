@@ -1,8 +1,11 @@
 """What goes over a bridge: much, pushed, pipelined, half-closed; and the usual clients."""
 
+import contextlib
 import hashlib
 import re
 import socket
+import ssl
+import subprocess
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
@@ -10,12 +13,14 @@ from typing import ClassVar
 
 import attrs
 
+from mailproxy.stream import CLOSE_GRACE
 from tests.integration import clients
 from tests.integration.accounts import ALICE, ODD
 from tests.integration.dovecot import Account, Dovecot
 from tests.integration.front import ProxyTestCase, behind, listener, settings, standardListeners
 from tests.integration.messages import bigMessage, message
 from tests.integration.network import memoryGrowth
+from tests.integration.process import requireProgram
 from tests.integration.wire import LineClient
 
 SIZE = 50_000_000
@@ -179,6 +184,45 @@ class BridgeTests(ProxyTestCase):
         answer = client.readToEnd()
         self.assertIn(b"Subject: on legacy", answer)
         self.assertRegex(answer, rb"\r\nc OK [^\r\n]*\r\n\Z")
+
+    def test_aClientMayEndItsSideOfTLSFirst(self) -> None:
+        """The same by a close-notify, before a backend that takes one for the end of both sides."""
+        client = self.loggedIn(named("read"))
+        assert isinstance(client.socket, ssl.SSLSocket)
+        client.send(b"a SELECT INBOX\r\nb FETCH 1 BODY.PEEK[]\r\nc LOGOUT\r\n")
+        client.socket.settimeout(0)
+        with contextlib.suppress(ssl.SSLWantReadError):
+            client.socket.unwrap()
+        answer = client.readUntil(b"c OK ")
+        self.assertIn(b"Subject: on legacy", answer)
+
+    def test_aClientThatDoesNotCloseIsSoonForgotten(self) -> None:
+        """Although it answers no close-notify, its session is over seconds after its logout."""
+        client = self.loggedIn(named("read"))
+        [session] = self.connections(identifier=named("read").name)
+        client.send(b"z LOGOUT\r\n")
+        gone = lambda: session["id"] not in [each["id"] for each in self.connections()]  # noqa: E731
+        self.assertEventually(gone, "it is still listed", CLOSE_GRACE + 5)
+
+    def test_keysMayChange(self) -> None:
+        """TLS 1.3's key update, asked for by the client in the middle of a session."""
+        target, user = self.target(), named("read").name
+        program = requireProgram("openssl", "openssl")
+        where = ["-connect", f"{target.host}:{target.port}", "-CAfile", str(target.caFile)]
+        command = [program, "s_client", "-quiet", "-no_ign_eof", "-verify_quiet", *where]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        with subprocess.Popen(command, **pipes) as client:  # type: ignore[call-overload]
+            for said, expected in (
+                (f"a LOGIN {user} {ALICE.password.decode()}\r\n", b"a OK"),
+                ("K\n", b"KEYUPDATE"),
+                ("b SELECT INBOX\r\n", b"b OK"),
+                ("K\n", b"KEYUPDATE"),
+                ("c LOGOUT\r\n", b"c OK"),
+            ):
+                client.stdin.write(said.encode())
+                client.stdin.flush()
+                while expected not in (line := client.stdout.readline()):
+                    self.assertNotEqual(line, b"", f"it ended before {expected!r}")
 
     def test_theEndIsLoggedWithItsBytes(self) -> None:
         """One line tells listener, client, destination, outcome and bytes each way."""

@@ -1,5 +1,6 @@
 """Two TLS ends joined in memory: real handshakes, no sockets."""
 
+import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -19,11 +20,12 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mailproxy.config.model import Certificate, MinVersion, TLSProtocols
+from mailproxy.openssl import ISocketTLS
 
 Configure = Callable[[SSL.Context], object]
 
 
-@implementer(IOpenSSLServerConnectionCreator, IOpenSSLClientConnectionCreator)
+@implementer(IOpenSSLServerConnectionCreator, IOpenSSLClientConnectionCreator, ISocketTLS)
 class OtherEnd:
     """A plain OpenSSL end, to test ours against."""
 
@@ -41,7 +43,13 @@ class OtherEnd:
 
     def clientConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:
         """Make a client's connection, asking for the name and the session if there is one."""
-        connection = SSL.Connection(self.context)
+        return self._named(SSL.Connection(self.context))
+
+    def connectionOn(self, connected: socket.socket) -> SSL.Connection:
+        """Make either side's, on a socket."""
+        return self._named(SSL.Connection(self.context, connected))
+
+    def _named(self, connection: SSL.Connection) -> SSL.Connection:
         if self.serverName is not None:
             connection.set_tlsext_host_name(self.serverName)
         if self.session is not None:

@@ -1,0 +1,164 @@
+"""The border to OpenSSL: what pyOpenSSL's public interface cannot do, and how to do without it.
+
+An *engine* moves the bytes of applications through TLS connections, without an exception per event
+and by way of one buffer that all connections share. `direct` calls OpenSSL by the binding that
+pyOpenSSL itself uses, which is not promised to stay; `public` keeps to what is promised, and costs
+more. Must not know transports, nor who speaks.
+"""
+
+import socket
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import attrs
+from OpenSSL import SSL
+from zope.interface import Interface
+
+SIZE = 65536
+"""Bytes of the shared buffer."""
+
+RECORD = 16384
+"""Bytes of the longest record (RFC 8446, section 5.1): a read that has room for them leaves none
+behind, so whatever is still to be read is in the socket, where the reactor sees it."""
+
+WANT_READ, WANT_WRITE, ENDED, BROKEN = -1, -2, -3, -4
+"""What an engine's functions give instead of a count: try again when the socket can be read, or
+written; the peer has said that nothing follows (close-notify); no byte can pass any more, be it for
+a reset, a stream cut without notice, or a record that is none."""
+
+
+class ISocketTLS(Interface):
+    """Makes TLS connections that read and write a socket themselves."""
+
+    def connectionOn(connected: socket.socket) -> SSL.Connection:
+        """Make a connection on a socket; which side it is to be is set by who asks."""
+
+
+@attrs.frozen
+class Engine:
+    """How bytes are moved through a TLS connection that is bound to a socket.
+
+    A write that gave `WANT_READ` or `WANT_WRITE` is tried again with the same bytes in front.
+
+    :ivar name: for the log.
+    :ivar buffer: what `read` fills and `write` takes from; between two events nobody owns it.
+    :ivar handle: gives what the other functions want for a connection.
+    :ivar read: `(handle, start, stop)`: fill the buffer from one record at most.
+    :ivar write: `(handle, start, stop)`: send what is there, as one record; at most `RECORD`.
+    :ivar send: `(handle, data)`: send these bytes, as one record; at most `RECORD`, not none.
+    """
+
+    name: str
+    buffer: memoryview
+    handle: Callable[[SSL.Connection], Any]
+    read: Callable[[Any, int, int], int]
+    write: Callable[[Any, int, int], int]
+    send: Callable[[Any, bytes | memoryview], int]
+
+
+def direct(binding: Any = SSL) -> Engine:
+    """Make the engine that calls OpenSSL itself.
+
+    :param binding: where pyOpenSSL keeps what it calls OpenSSL by.
+    :raises AttributeError: when something of that is missing.
+    """
+    lib, ffi = binding._lib, binding._ffi
+    sslRead, sslWrite, clear = lib.SSL_read, lib.SSL_write, lib.ERR_clear_error
+    area, fromBuffer, meaning = ffi.new("char[]", SIZE), ffi.from_buffer, _meaning(lib)
+
+    def read(handle: Any, start: int, stop: int) -> int:
+        count: int = sslRead(handle, area + start, stop - start)
+        return count if count > 0 else meaning(handle, count)
+
+    def write(handle: Any, start: int, stop: int) -> int:
+        count: int = sslWrite(handle, area + start, stop - start)
+        return count if count > 0 else meaning(handle, count)
+
+    def send(handle: Any, data: bytes | memoryview) -> int:
+        count: int = sslWrite(handle, fromBuffer(data), len(data))
+        return count if count > 0 else meaning(handle, count)
+
+    def handle(connection: SSL.Connection) -> Any:
+        clear()  # a handshake that went well may have left some behind
+        return connection._ssl
+
+    return Engine("direct", memoryview(ffi.buffer(area)), handle, read, write, send)
+
+
+def _meaning(lib: Any) -> Callable[[Any, int], int]:
+    """Make the function that says why a call has moved nothing."""
+    getError, clear = lib.SSL_get_error, lib.ERR_clear_error
+    meanings = {
+        lib.SSL_ERROR_WANT_READ: WANT_READ,
+        lib.SSL_ERROR_WANT_WRITE: WANT_WRITE,
+        lib.SSL_ERROR_ZERO_RETURN: ENDED,
+    }
+
+    def meaning(handle: Any, result: int) -> int:
+        found = meanings.get(getError(handle, result), BROKEN)
+        if found == BROKEN:
+            clear()  # else they would be taken for the next connection's
+        return found
+
+    return meaning
+
+
+def public() -> Engine:
+    """Make the engine that keeps to pyOpenSSL's public interface."""
+    buffer = memoryview(bytearray(SIZE))
+
+    def attempt(step: Callable[..., int], *arguments: Any) -> int:
+        try:
+            return step(*arguments)
+        except SSL.WantReadError:
+            return WANT_READ
+        except SSL.WantWriteError:
+            return WANT_WRITE
+        except SSL.ZeroReturnError:
+            return ENDED
+        except SSL.Error:
+            return BROKEN
+
+    def receive(connection: SSL.Connection, start: int, stop: int) -> int:
+        data = connection.recv(stop - start)
+        buffer[start : start + len(data)] = data
+        return len(data)
+
+    def read(connection: SSL.Connection, start: int, stop: int) -> int:
+        return attempt(receive, connection, start, stop)
+
+    def write(connection: SSL.Connection, start: int, stop: int) -> int:
+        return attempt(connection.send, buffer[start:stop])
+
+    def send(connection: SSL.Connection, data: bytes | memoryview) -> int:
+        return attempt(connection.send, data)
+
+    return Engine("public", buffer, lambda connection: connection, read, write, send)
+
+
+def choose(binding: Any = SSL) -> Engine:
+    """Take the cheapest engine that this pyOpenSSL can have."""
+    try:
+        found = direct(binding)
+        found.handle(SSL.Connection(SSL.Context(SSL.TLS_METHOD)))
+    except AttributeError:
+        return public()
+    return found
+
+
+engine = choose()
+"""What this process uses."""
+
+
+def setGroups(context: SSL.Context, groups: Sequence[str], binding: Any = SSL) -> bool | None:
+    """Offer these key exchange groups, best first.
+
+    pyOpenSSL has no public way to name more than one, or a hybrid one.
+
+    :returns: whether OpenSSL knows all of them; None when it cannot be told.
+    """
+    setList = getattr(getattr(binding, "_lib", None), "SSL_CTX_set1_curves_list", None)
+    handle = getattr(context, "_context", None)
+    if setList is None or handle is None:
+        return None
+    return bool(setList(handle, ":".join(groups).encode()) == 1)

@@ -1,0 +1,193 @@
+"""One TCP connection, plain or with Twisted's TLS over it.
+
+Knows sockets and what Twisted asks of a transport; must not know contexts, nor what is said. It
+differs from Twisted's own in this:
+
+- what a protocol writes while it is given data goes out together when it is done; what it writes
+  at other times goes out at once, and waits for the socket only when that is full;
+- who only wants to see what has come may leave it in the socket (`peeking`, `skip`);
+- a stream can be broken off so that the peer does not take that for its end (`cutConnection`).
+"""
+
+import fcntl
+import socket
+import sys
+import termios
+from typing import Any, ClassVar
+
+from twisted.internet import tcp
+from twisted.internet.abstract import FileDescriptor
+from twisted.internet.error import ConnectionAborted, ConnectionLost
+from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
+from twisted.python.failure import Failure
+
+from mailproxy import openssl
+from mailproxy.openssl import Engine
+
+Why = BaseException | None
+"""What a reactor is told after an event: None, or why the connection has ended or is lost."""
+
+RESET_PAUSE = 0.05
+"""Seconds between two looks whether a peer that is to hear a reset has all that was sent."""
+
+
+class SocketConnection(tcp.Connection):
+    """What both sides have in common; mixed in before Twisted's own classes.
+
+    :cvar engine: its buffer is what is read into.
+    :ivar peeking: whether the protocol is shown what has come next, by `dataPeeked`, once.
+    """
+
+    engine: ClassVar[Engine] = openssl.engine
+    peeking = False
+
+    _tlsClientDefault: bool  # Twisted's own class of the side says so
+    _gathering = False  # while the protocol hears of something: its words go out together
+    _readEnded = False
+    _cutting = False
+
+    @property
+    def tlsOnSocket(self) -> bool:
+        """Whether TLS is on the socket, so that each direction can end by itself."""
+        return False
+
+    def startTLSInMemory(self, ctx: Any, normal: bool = True) -> None:
+        """Start TLS as Twisted does, for bytes of it that are not in the socket any more."""
+        super().startTLS(ctx, normal)
+
+    # Reading
+
+    def doRead(self) -> Any:
+        """Read what has come, and pass it on."""
+        if self.peeking:
+            return self._peek()
+        buffer = self.engine.buffer
+        try:
+            count = self.socket.recv_into(buffer)
+        except BlockingIOError:
+            return None
+        except OSError:
+            return CONNECTION_LOST
+        if not count:
+            return CONNECTION_DONE
+        self._give(bytes(buffer[:count]))
+        return None
+
+    def _peek(self) -> Why:
+        """Show the protocol what has come."""
+        try:
+            data = self.socket.recv(len(self.engine.buffer), socket.MSG_PEEK)
+        except BlockingIOError:
+            return None
+        except OSError:
+            return CONNECTION_LOST
+        if not data:
+            return CONNECTION_DONE
+        self.peeking = False
+        self._gathering = True
+        try:
+            self.protocol.dataPeeked(data)  # type: ignore[attr-defined]
+        finally:
+            self._gathering = False
+        self._flush()
+        return None
+
+    def skip(self, count: int) -> None:
+        """Take bytes that the protocol has been shown out of the socket."""
+        while count:
+            count -= len(self.socket.recv(count))
+
+    def _give(self, data: bytes) -> None:
+        """Let the protocol hear data, and send all that it says to that at once."""
+        self._gathering = True
+        try:
+            self.protocol.dataReceived(data)
+        finally:
+            self._gathering = False
+        self._flush()
+
+    def readConnectionLost(self, reason: Failure) -> None:
+        """The peer has ended its side."""
+        self._readEnded = True
+        super().readConnectionLost(reason)
+
+    def resumeProducing(self) -> None:
+        """Read on, unless there is nothing more to read."""
+        if not self._readEnded:
+            super().resumeProducing()
+
+    # Writing
+
+    def write(self, data: bytes) -> None:
+        """Write as soon as possible, at best now."""
+        if self.TLS:
+            super().write(data)
+        elif data and self.connected and not self._writeDisconnected:
+            self._tempDataBuffer.append(data)
+            self._tempDataLen += len(data)
+            if not self._gathering:
+                self._flush()
+
+    def writeSequence(self, iovec: Any) -> None:
+        """Write several pieces as one."""
+        self.write(b"".join(iovec))
+
+    def _flush(self) -> None:
+        """Send what has been written, unless something waits for the socket already."""
+        if not self._tempDataLen or not self.connected:
+            return
+        if not self.dataBuffer:
+            data = b"".join(self._tempDataBuffer)
+            self._tempDataBuffer.clear()
+            self._tempDataLen = 0
+            sent = self.writeSomeData(data)
+            if sent == len(data):
+                return
+            # What went wrong is told when the reactor lets us write: nobody expects it here.
+            self.dataBuffer, self.offset = data, sent if isinstance(sent, int) else 0
+            self.startWriting()
+        self._maybePauseProducer()
+
+    def writeSomeData(self, data: bytes | memoryview) -> int | ConnectionLost:
+        """Send what the socket takes; tells how much that is, or that the connection is lost."""
+        return super().writeSomeData(data) if data else 0  # type: ignore[arg-type]
+
+    # Ending
+
+    def loseWriteConnection(self) -> None:
+        """End our side after what has been written, and read on."""
+        if self.TLS:
+            super().loseConnection()  # Twisted's TLS has no half-close
+        else:
+            super().loseWriteConnection()
+
+    def cutConnection(self) -> None:
+        """Close after what has been written, so that the peer does not take it for the end.
+
+        A TLS peer misses the close-notify; any other hears a reset.
+        """
+        self._cutting = True
+        if self.TLS:
+            # Its small writes are gathered until the reactor's next turn, which this comes after.
+            self.reactor.callLater(0, FileDescriptor.loseConnection, self)  # type: ignore[attr-defined]
+        else:
+            self.loseConnection()
+
+    def _postLoseConnection(self) -> Any:
+        if not self._cutting:
+            return CONNECTION_DONE
+        if self.TLS or self.tlsOnSocket:
+            return CONNECTION_LOST
+        if self.unacknowledged():
+            # A reset would take these with it.
+            self.reactor.callLater(RESET_PAUSE, self._writeLater)  # type: ignore[attr-defined]
+            return None
+        return ConnectionAborted()
+
+    def _writeLater(self) -> None:
+        if self.connected:
+            self.startWriting()
+
+    def unacknowledged(self) -> int:
+        """Tell how many bytes are on their way to the peer."""
+        return int.from_bytes(fcntl.ioctl(self.socket, termios.TIOCOUTQ, bytes(4)), sys.byteorder)

@@ -1,0 +1,146 @@
+"""Bytes from one connection to another, without their protocols.
+
+Each event moves what has come through the engine's one buffer. A sink that takes no more stops its
+source from being read, and keeps what it could not send: at most what one event has read. Must not
+know who has joined the two, nor what an end of one means to the other: that is the protocols'.
+"""
+
+from typing import Any
+
+from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
+from twisted.python.failure import Failure
+
+from mailproxy.openssl import RECORD, WANT_READ
+from mailproxy.transport.connection import Why
+from mailproxy.transport.secure import SecureConnection
+
+ROUNDS = 8
+"""Writes per event, of at most 32 KiB each; then it is the next connection's turn."""
+
+SMALL = 1300
+"""Bytes from which on a record is held to be a part of something large: what follows it may be
+here, and is sent along with it. What is smaller is passed on at once."""
+
+
+class JoinableConnection(SecureConnection):
+    """A connection that can be joined with another.
+
+    :ivar moved: bytes that have gone from this connection to the one that it is joined to.
+    """
+
+    moved = 0
+    _sink: "JoinableConnection | None" = None
+    _held: "JoinableConnection | None" = None  # the source that waits until we have sent all
+
+    @property
+    def joinable(self) -> bool:
+        """Whether bytes can be moved by this connection without its protocol."""
+        return not self.TLS
+
+    @property
+    def held(self) -> bool:
+        """Whether this connection is not read because its sink takes no more."""
+        return self._sink is not None and self._sink._held is self
+
+    def joinTo(self, sink: "JoinableConnection | None") -> None:
+        """Move what is read from now on to `sink`; None: give it to the protocol again.
+
+        The protocol hears of ends, as ever.
+        """
+        self._sink = sink
+
+    def doRead(self) -> Any:
+        """Read what has come, and pass it on."""
+        sink = self._sink
+        if sink is None or self._writeWantsRead:
+            return super().doRead()
+        if self._handle is None:
+            return self._moveBytes(sink)
+        return self._moveRecords(sink)
+
+    def _readRecord(self) -> Why:
+        return super()._readRecord() if self._sink is None else self._moveRecords(self._sink)
+
+    def _moveRecords(self, sink: "JoinableConnection") -> Why:
+        """Move the records that have come."""
+        read, handle = self.engine.read, self._handle
+        for _ in range(ROUNDS):
+            count = last = read(handle, 0, RECORD)
+            if count >= SMALL:
+                while last > 0 and count < RECORD:
+                    last = read(handle, count, count + RECORD)
+                    if last > 0:
+                        count += last
+            taken = True
+            if count > 0:
+                self.moved += count
+                taken = sink.take(count, self)
+            if last <= 0:
+                return self._stopped(last)
+            if count < SMALL or not taken:
+                break
+        return None
+
+    def _moveBytes(self, sink: "JoinableConnection") -> Why:
+        """Move the bytes that have come."""
+        try:
+            count = self.socket.recv_into(self.engine.buffer)
+        except BlockingIOError:
+            return None
+        except OSError:
+            return CONNECTION_LOST
+        if not count:
+            return CONNECTION_DONE
+        self.moved += count
+        sink.take(count, self)
+        return None
+
+    def take(self, count: int, source: "JoinableConnection") -> bool:
+        """Send what the engine's buffer begins with; keep what cannot be sent now.
+
+        :returns: whether the source may go on; else it is held until we have sent all.
+        """
+        if not self.connected:
+            return True  # our protocol knows, or will: the end of the source is its business
+        buffer = self.engine.buffer
+        if self.dataBuffer or self._tempDataLen:
+            self._tempDataBuffer.append(bytes(buffer[:count]))
+            self._tempDataLen += count
+        else:
+            sent = self._takeBytes(count) if self._handle is None else self._takeRecords(count)
+            if sent == count:
+                return True
+            self.dataBuffer, self.offset = bytes(buffer[sent:count]), 0
+            self.startWriting()
+        self._held = source
+        source.stopReading()
+        return False
+
+    def _takeRecords(self, count: int) -> int:
+        write, handle, sent = self.engine.write, self._handle, 0
+        while sent < count:
+            done = write(handle, sent, min(count, sent + RECORD))
+            if done <= 0:
+                self._writeWantsRead = done == WANT_READ
+                break
+            sent += done
+        return sent
+
+    def _takeBytes(self, count: int) -> int:
+        try:
+            return self.socket.send(self.engine.buffer[:count])
+        except OSError:
+            return 0  # what it means is told when the reactor lets us write
+
+    def doWrite(self) -> Any:
+        """Send what waits for the socket; with nothing left, let the held source go on."""
+        why = super().doWrite()
+        if self._held is not None and not self.dataBuffer and not self._tempDataLen:
+            source, self._held = self._held, None
+            source.resumeProducing()
+        return why
+
+    def connectionLost(self, reason: Failure) -> None:
+        """The connection is gone."""
+        self._sink = self._held = None
+        super().connectionLost(reason)

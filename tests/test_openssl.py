@@ -1,0 +1,225 @@
+"""The border to OpenSSL: both engines keep one contract, and the cheaper one is taken."""
+
+import socket
+from types import SimpleNamespace
+from typing import Any, ClassVar
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from OpenSSL import SSL
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
+
+from mailproxy import openssl
+from mailproxy.openssl import BROKEN, ENDED, RECORD, SIZE, WANT_READ, WANT_WRITE, Engine, ISocketTLS
+from tests.support import clientTLS, serverTLS
+
+
+class Line:
+    """Two TLS connections on a pair of sockets, shaken."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.sockets = socket.socketpair()
+        for each in self.sockets:
+            each.setblocking(False)
+        creators = clientTLS(), serverTLS()
+        self.ends = tuple(
+            creator.connectionOn(each) for creator, each in zip(creators, self.sockets, strict=True)
+        )
+        self.ends[0].set_connect_state()
+        self.ends[1].set_accept_state()
+        waiting = set(self.ends)
+        while waiting:
+            for end in list(waiting):
+                try:
+                    end.do_handshake()
+                except SSL.WantReadError:
+                    continue
+                waiting.remove(end)
+        self.client, self.server = map(engine.handle, self.ends)
+        engine.read(self.client, 0, RECORD)  # the server's tickets
+
+    def close(self) -> None:
+        """Close both sockets."""
+        for each in self.sockets:
+            each.close()
+
+
+class EngineContract:
+    """What is asked of each engine.
+
+    :cvar engine: the one that is tested.
+    """
+
+    engine: ClassVar[Engine]
+
+    def line(self: Any) -> Line:
+        """Make a line, closed after the test."""
+        line = Line(self.engine)
+        self.addCleanup(line.close)
+        return line
+
+    def put(self, data: bytes) -> int:
+        """Fill the buffer."""
+        self.engine.buffer[: len(data)] = data
+        return len(data)
+
+    def got(self, start: int, stop: int) -> bytes:
+        """See a part of the buffer."""
+        return bytes(self.engine.buffer[start:stop])
+
+    def test_theBufferHoldsSeveralRecords(self: Any) -> None:
+        """It is one, and writable."""
+        self.assertEqual(len(self.engine.buffer), SIZE)
+        self.assertFalse(self.engine.buffer.readonly)
+
+    def test_whatIsWrittenIsRead(self: Any) -> None:
+        """From the buffer and into it, at any place; and from bytes of one's own."""
+        line = self.line()
+        self.put(b"..hello..")
+        self.assertEqual(self.engine.write(line.client, 2, 7), 5)
+        self.assertEqual(self.engine.read(line.server, 100, 100 + RECORD), 5)
+        self.assertEqual(self.got(100, 105), b"hello")
+        for data in (b"there", memoryview(b"there")):
+            self.assertEqual(self.engine.send(line.server, data), 5)
+            self.assertEqual(self.engine.read(line.client, 0, RECORD), 5)
+            self.assertEqual(self.got(0, 5), b"there")
+
+    def test_aReadTakesOneRecord(self: Any) -> None:
+        """And leaves the next one in the socket."""
+        line = self.line()
+        for data in (b"one", b"x" * RECORD):
+            self.engine.send(line.client, data)
+        self.assertEqual(self.engine.read(line.server, 0, RECORD), 3)
+        self.assertEqual(self.engine.read(line.server, 0, RECORD), RECORD)
+        self.assertEqual(self.engine.read(line.server, 0, RECORD), WANT_READ)
+
+    def test_aFullSocketWantsToBeWritten(self: Any) -> None:
+        """The same bytes in front, the rest may have grown: each arrives once."""
+        line = self.line()
+        chunk, sent = bytes(range(256)) * 64, 0
+        while (count := self.engine.send(line.client, chunk)) > 0:
+            self.assertEqual(count, RECORD)
+            sent += count
+        self.assertEqual(count, WANT_WRITE)
+        received = b""
+        while (count := self.engine.read(line.server, 0, RECORD)) > 0:
+            received += self.got(0, count)
+        self.assertEqual(self.engine.send(line.client, chunk), RECORD)
+        while (count := self.engine.read(line.server, 0, RECORD)) > 0:
+            received += self.got(0, count)
+        self.assertEqual(received, chunk * (sent // RECORD + 1))
+
+    def test_aCloseNotifyIsAnEnd(self: Any) -> None:
+        """After what was sent before it; and as often as one looks."""
+        line = self.line()
+        self.engine.send(line.client, b"bye")
+        line.ends[0].shutdown()
+        self.assertEqual(self.engine.read(line.server, 0, RECORD), 3)
+        for _ in range(2):
+            self.assertEqual(self.engine.read(line.server, 0, RECORD), ENDED)
+
+    def test_oneDirectionEndsByItself(self: Any) -> None:
+        """Who has sent its close-notify still reads."""
+        line = self.line()
+        line.ends[0].shutdown()
+        self.assertEqual(self.engine.send(line.server, b"and?"), 4)
+        self.assertEqual(self.engine.read(line.client, 0, RECORD), 4)
+
+    def test_aCutIsNoEnd(self: Any) -> None:
+        """Truncation: a FIN without a close-notify."""
+        line = self.line()
+        line.sockets[0].shutdown(socket.SHUT_WR)
+        self.assertEqual(self.engine.read(line.server, 0, RECORD), BROKEN)
+
+    def test_whatIsNoRecordBreaksOneConnectionOnly(self: Any) -> None:
+        """Its error is not taken for another connection's."""
+        line, other = self.line(), self.line()
+        line.sockets[0].send(b"this is no record at all")
+        self.assertEqual(self.engine.read(line.server, 0, RECORD), BROKEN)
+        self.assertEqual(self.engine.read(other.server, 0, RECORD), WANT_READ)
+        self.assertEqual(self.engine.send(other.server, b"fine"), 4)
+
+    def test_aForgedRecordIsNotRead(self: Any) -> None:
+        """A byte that was changed on its way breaks the connection."""
+        line = self.line()
+        self.engine.send(line.client, b"pay 1")
+        record = bytearray(line.sockets[1].recv(1000))
+        record[-1] ^= 1
+        line.sockets[0].send(record)
+        self.assertEqual(self.engine.read(line.server, 0, RECORD), BROKEN)
+
+    def test_aGoneSocketIsBroken(self: Any) -> None:
+        """For who writes, too."""
+        line = self.line()
+        line.sockets[1].close()
+        self.assertEqual(self.engine.send(line.client, b"anybody?"), BROKEN)
+        self.assertEqual(self.engine.write(line.client, 0, 1), BROKEN)
+
+    def test_recordsOfAnySizeArrive(self: Any) -> None:
+        """In order, each byte once, whatever the sizes."""
+        line = self.line()
+
+        @settings(max_examples=30, deadline=None)
+        @given(st.lists(st.binary(min_size=1, max_size=RECORD), max_size=5))
+        def check(chunks: list[bytes]) -> None:
+            for chunk in chunks:
+                self.assertEqual(self.engine.send(line.client, chunk), len(chunk))
+                count = self.engine.read(line.server, 0, RECORD)
+                self.assertEqual(self.got(0, count), chunk)
+
+        check()
+
+
+class DirectTests(EngineContract, SynchronousTestCase):
+    """The engine that calls OpenSSL."""
+
+    engine = openssl.direct()
+
+
+class PublicTests(EngineContract, SynchronousTestCase):
+    """The engine that keeps to what pyOpenSSL promises."""
+
+    engine = openssl.public()
+
+
+class ChoiceTests(SynchronousTestCase):
+    """Which engine is taken."""
+
+    def test_theDirectOneWherePossible(self) -> None:
+        """With the pyOpenSSL that we are tested with."""
+        self.assertEqual(openssl.choose().name, "direct")
+        self.assertEqual(openssl.engine.name, "direct")
+
+    def test_thePublicOneWhereSomethingLacks(self) -> None:
+        """The binding itself, a function of it, or a connection's own handle."""
+        lacking = SimpleNamespace(_lib=SimpleNamespace(SSL_read=None), _ffi=None)
+        for binding in (SimpleNamespace(), lacking):
+            self.assertEqual(openssl.choose(binding).name, "public")
+        strangers = {**vars(SSL), "Connection": lambda context: SimpleNamespace()}
+        self.patch(openssl, "SSL", SimpleNamespace(**strangers))
+        self.assertEqual(openssl.choose(SSL).name, "public")
+
+
+class GroupTests(SynchronousTestCase):
+    """Key exchange groups."""
+
+    def test_whatOpenSSLKnowsIsTaken(self) -> None:
+        """One that it does not know is told."""
+        context = SSL.Context(SSL.TLS_METHOD)
+        self.assertIs(openssl.setGroups(context, ("X25519", "secp256r1")), True)
+        self.assertIs(openssl.setGroups(context, ("X25519", "nonesuch")), False)
+
+    def test_withoutAWayNothingIsTold(self) -> None:
+        """And nothing is changed."""
+        context = SSL.Context(SSL.TLS_METHOD)
+        for lacking in (SimpleNamespace(), SimpleNamespace(_lib=object())):
+            self.assertIsNone(openssl.setGroups(context, ("X25519",), lacking))
+
+
+class CreatorTests(SynchronousTestCase):
+    """What makes connections on sockets."""
+
+    def test_theTestsOwnKeepTheInterface(self) -> None:
+        """As ours do, which their own tests see to."""
+        verifyObject(ISocketTLS, serverTLS())

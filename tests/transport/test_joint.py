@@ -1,0 +1,309 @@
+"""Two connections joined: what a bridge promises, and every byte, whatever the legs go through."""
+
+from typing import ClassVar
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from mailproxy import openssl
+from mailproxy.bridge import LAST_ANSWER
+from mailproxy.openssl import WANT_READ, Engine
+from mailproxy.transport import SocketConnection
+from mailproxy.transport.joint import ROUNDS
+from tests import test_bridge
+from tests.support import Peer
+from tests.test_bridge import SECURED, Joint
+from tests.transport.engines import STUMBLES, stumbling
+from tests.transport.wire import NearWire, Wire
+
+
+class WireByteTests(test_bridge.ByteTests):
+    """Every byte, between a bridge on sockets and Twisted's TLS."""
+
+    medium = Wire
+
+
+class WireFlowTests(test_bridge.FlowTests):
+    """Slow readers of a bridge on sockets."""
+
+    medium = Wire
+
+
+class WireHalfCloseTests(test_bridge.HalfCloseTests):
+    """Half-close over a bridge on sockets."""
+
+    medium = Wire
+
+
+class WireLossTests(test_bridge.LossTests):
+    """Legs of a bridge on sockets that go."""
+
+    medium = Wire
+
+
+class WireIdleTests(test_bridge.IdleTests):
+    """Silence on a bridge on sockets."""
+
+    medium = Wire
+
+
+class WireKickTests(test_bridge.KickTests):
+    """A bridge on sockets is cut from outside."""
+
+    medium = Wire
+
+
+class NearHalfCloseTests(test_bridge.HalfCloseTests):
+    """The same between ends that can half-close TLS."""
+
+    medium = NearWire
+
+
+class NearLossTests(test_bridge.LossTests):
+    """The same, when they go."""
+
+    medium = NearWire
+
+
+class JoinCase(SynchronousTestCase):
+    """A bridge on sockets.
+
+    :cvar engine: what moves the bytes.
+    """
+
+    engine: ClassVar[Engine] = openssl.engine
+
+    def setUp(self) -> None:
+        """Use the engine."""
+        self.patch(SocketConnection, "engine", self.engine)
+
+    def joint(self, isSecure: tuple[bool, bool] = (True, True), capacity: int = 65536) -> Joint:
+        """Set a client, a bridge and a backend up, and join them."""
+        joint = Joint(isSecure, NearWire(capacity=capacity))
+        joint.run()
+        return joint
+
+
+class HalfCloseTests(JoinCase):
+    """An end of one direction is not the end of the other, TLS or not."""
+
+    def test_aClientThatHasSaidAllHearsTheAnswers(self) -> None:
+        """Its close-notify, or its FIN, leaves it the answers; its backend may take its time."""
+        for secured in SECURED:
+            joint = self.joint(secured)
+            joint.client.say(b"QUIT\r\n")
+            joint.client.finish()
+            for _ in range(3):
+                joint.network.advance(LAST_ANSWER * 0.9)
+                joint.backend.say(b"* more\r\n")
+                joint.network.pump()
+            self.assertEqual(joint.backend.received, b"QUIT\r\n")
+            self.assertEqual(joint.client.received, b"* more\r\n" * 3)
+            self.assertIsNone(joint.client.lost)
+
+    def test_aBackendThatHasSaidAllHearsTheRest(self) -> None:
+        """Its end reaches the client, and what the client still says reaches it."""
+        for secured in SECURED:
+            joint = self.joint(secured)
+            joint.backend.say(b"* BYE\r\n")
+            joint.backend.finish()
+            joint.network.pump()
+            self.assertTrue(joint.client.ended)
+            self.assertEqual(joint.client.received, b"* BYE\r\n")
+            joint.client.say(b"so long\r\n")
+            joint.network.pump()
+            self.assertEqual(joint.backend.received, b"so long\r\n")
+
+    def test_aClientThatIsReadSlowlyKeepsItsBackend(self) -> None:
+        """Silence that is the client's own doing does not count."""
+        joint = self.joint(capacity=1000)
+        joint.client.finish()
+        joint.network.pump()
+        joint.client.stopReading()
+        joint.backend.say(b"x" * 200_000)
+        joint.network.pump()
+        for _ in range(3):
+            joint.network.advance(LAST_ANSWER)
+        self.assertFalse(joint.backend.ended)
+        joint.client.startReading()
+        joint.network.pump()
+        self.assertEqual(len(joint.client.received), 200_000)
+
+
+class MoveTests(JoinCase):
+    """How bytes are moved."""
+
+    def test_oneEventDoesNotTakeForEver(self) -> None:
+        """A flood is moved in portions: others have their turn."""
+        joint = self.joint((True, True), 1 << 20)
+        source, _ = joint.transports()
+        source.pauseProducing()
+        for _ in range(40):
+            joint.client.say(b"x" * 16_384)
+        joint.network.pump()
+        source.doRead()
+        self.assertEqual(joint.bridge.received, ROUNDS * 16_384)
+
+    def test_smallRecordsOfALargeWholeGoOutTogether(self) -> None:
+        """A sender that writes 4 KiB at a time does not make its reader pay for each."""
+        joint = self.joint((True, False), 1 << 20)
+        source, sink = joint.transports()
+        source.pauseProducing()
+        for _ in range(16):
+            joint.client.say(b"x" * 4096)
+        joint.network.pump()
+        sizes: list[int] = []
+
+        def take(count: int, _: object) -> bool:
+            sizes.append(count)
+            return True
+
+        self.patch(sink, "take", take)
+        source.doRead()
+        self.assertEqual(sizes, [16_384] * 4)
+
+    def test_whatIsHeldIsBounded(self) -> None:
+        """A sink that takes nothing has at most one portion to keep."""
+        for secured in SECURED:
+            joint = self.joint(secured, 20_000)
+            joint.client.stopReading()
+            for _ in range(20):
+                joint.backend.say(b"x" * 50_000)
+                joint.network.pump()
+            source, sink = joint.transports()[::-1]
+            self.assertTrue(source.paused)
+            self.assertLessEqual(sink.unsent, 65_536)
+
+    def test_aLostSinkTakesNothing(self) -> None:
+        """What comes for it is dropped; its protocol ends the source."""
+        joint = self.joint((False, False))
+        source, sink = joint.transports()
+        sink.abortConnection()
+        joint.client.say(b"anybody?")
+        joint.network.pump()
+        self.assertTrue(joint.streams[1].lost)
+        self.assertTrue(sink.take(3, source))
+
+    def test_whoHasPartedHearsItself(self) -> None:
+        """The protocol is given the bytes again, and it is its business to pass them on."""
+        joint = self.joint((True, True))
+        source, _ = joint.transports()
+        source.joinTo(None)
+        joint.client.say(b"for us")
+        joint.network.pump()
+        self.assertEqual((joint.backend.received, joint.bridge.received), (b"for us", 6))
+        self.assertEqual(source.moved, 0)
+
+
+SIZES = st.one_of(
+    st.integers(1, 20),
+    st.integers(1200, 1400),
+    st.integers(16_300, 16_500),
+    st.integers(1, 100_000),
+)
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.booleans(), SIZES),
+        st.tuples(st.booleans(), st.sampled_from(["stop", "start", "finish", "pump"])),
+    ),
+    max_size=25,
+)
+
+
+class Speaker:
+    """A peer that says what can be told apart, and remembers what it has said."""
+
+    def __init__(self, peer: Peer, seed: int) -> None:
+        self.peer, self.seed = peer, seed
+        self.said = bytearray()
+        self.finished = False
+
+    def perform(self, step: int | str) -> None:
+        """Do one step."""
+        if isinstance(step, int):
+            self.say(step)
+        elif step == "stop":
+            self.peer.stopReading()
+        elif step == "start":
+            self.peer.startReading()
+        elif step == "finish" and not self.finished:
+            self.finished = True
+            self.peer.finish()
+
+    def say(self, size: int) -> None:
+        """Say so many bytes, unless all has been said."""
+        if not self.finished:
+            start = len(self.said)
+            data = bytes((at * 31 + self.seed) >> 3 & 255 for at in range(start, start + size))
+            self.said += data
+            self.peer.say(data)
+
+
+class EveryByteTests(JoinCase):
+    """Any chunks, any stalls, any ends, on every kind of leg."""
+
+    examples = 60
+
+    def test_everyByteArrives(self) -> None:
+        """Once, in order, and counted; and an end arrives after the last of them."""
+
+        @settings(max_examples=self.examples, deadline=None)
+        @given(
+            st.sampled_from(SECURED),
+            st.sampled_from([Wire, NearWire]),
+            st.sampled_from([5_000, 100_000]),
+            STEPS,
+            st.lists(st.sampled_from(STUMBLES), max_size=60),
+        )
+        def check(
+            secured: tuple[bool, bool],
+            medium: type[Wire],
+            capacity: int,
+            steps: list[tuple[bool, int | str]],
+            plan: list[int],
+        ) -> None:
+            if any(step == "finish" for _, step in steps):
+                # To Twisted's TLS one end is both. And nothing more comes from who has said all, so
+                # no write must be told to wait for that.
+                medium = NearWire
+                plan = [0 if each == WANT_READ else each for each in plan]
+            joint = Joint(secured, medium(capacity=capacity))
+            joint.run()
+            for transport in joint.transports():
+                transport.engine = stumbling(plan, self.engine)  # type: ignore[misc]
+            self.play(joint, steps)
+
+        check()
+
+    def play(self, joint: Joint, steps: list[tuple[bool, int | str]]) -> None:
+        """Do the steps, let all come to rest, and compare."""
+        speakers = Speaker(joint.client, 3), Speaker(joint.backend, 7)
+        for isClient, step in steps:
+            speakers[0 if isClient else 1].perform(step)
+            if step == "pump":
+                joint.network.pump()
+        for speaker, transport in zip(speakers, joint.transports(), strict=True):
+            transport.engine = self.engine  # type: ignore[misc]  # who waits still waits
+            speaker.peer.startReading()
+        for _ in range(6):
+            for speaker in speakers:
+                speaker.say(1)  # who waits to be read hears something
+            joint.network.advance(1)
+        for _ in range(3):
+            joint.network.advance(LAST_ANSWER)
+        client, backend = speakers
+        self.assertTrue(joint.backend.received == bytes(client.said))
+        self.assertTrue(joint.client.received == bytes(backend.said))
+        self.assertEqual(joint.bridge.received, len(client.said))
+        self.assertEqual(joint.bridge.sent, len(backend.said))
+        for speaker, other in (speakers, speakers[::-1]):
+            heard = other.peer.ended or other.peer.lost is not None
+            self.assertTrue(heard or not speaker.finished)
+
+
+class PublicEveryByteTests(EveryByteTests):
+    """The same with the engine that keeps to pyOpenSSL's public interface."""
+
+    engine = openssl.public()
+    examples = 25
