@@ -12,7 +12,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
 from mailproxy.dial import Backend, Target
-from mailproxy.errors import BackendFailed, PeerGone
+from mailproxy.errors import BackendFailed, PeerGone, Stage
 from mailproxy.health import Attempt
 from mailproxy.http import forward
 from mailproxy.http.deadline import Deadline
@@ -20,6 +20,7 @@ from mailproxy.http.intake import Intake
 from mailproxy.http.messages import IDEMPOTENT, Request, Response
 from mailproxy.http.server import HTTPServer
 from mailproxy.http.upstream import HTTPClient, Upstreams
+from mailproxy.origin import Origin
 from mailproxy.session import Ingress, Resources
 
 SWITCHING = 101
@@ -66,6 +67,7 @@ class Delivery:
     """
 
     machine: h11.Connection
+    _origin: Origin
 
     def __init__(
         self, client: Client, resources: Resources, intake: Intake, name: bytes, hearers: Hearers
@@ -85,6 +87,7 @@ class Delivery:
         :raises BackendFailed: when no sound answer comes.
         :raises BadMessage: when the client's body is malformed from its beginning.
         """
+        self._origin = self._originOf(request)
         self.upstream = self._client.upstreams.take(target)
         if self.upstream is not None:
             try:
@@ -96,6 +99,14 @@ class Delivery:
                 self.leave()
         return await self._converse(await self._dial(target), request, target)
 
+    def _originOf(self, request: Request) -> Origin:
+        """Tell where a request comes from; one that goes in a circle ends here."""
+        origin = self._client.leg.origin
+        hops = forward.hopsLeft(request, origin.ttl)
+        if hops <= 1:
+            raise BackendFailed(Stage.LOOP, "no hop is left: proxies send requests in a circle")
+        return origin if hops == origin.ttl else attrs.evolve(origin, ttl=hops)
+
     def _isRepeatable(self, request: Request) -> bool:
         return request.method in IDEMPOTENT and not self._intake.consumed
 
@@ -104,7 +115,7 @@ class Delivery:
         resources = self._resources
         self._client.deadline.end()
         began = resources.clock.seconds()
-        backend: Backend[HTTPClient] = await resources.dialer.open(target, self._client.leg.origin)
+        backend: Backend[HTTPClient] = await resources.dialer.open(target, self._origin)
         self.upstream, self._attempt = backend.client, backend.attempt
         resources.metrics.backendReady(target.destination, resources.clock.seconds() - began)
         return backend.client
@@ -135,8 +146,9 @@ class Delivery:
             keepsForwarded=self._client.ingress.listener in http.keepsForwarded,
             forwarded=target.destination in http.forwarded,
             keepsExpect=not (request.isOld or self._intake.continued),
+            hops=None if target.header else self._origin.ttl - 1,
         )
-        return forward.toBackend(request, passage, self._client.leg.origin)
+        return forward.toBackend(request, passage, self._origin)
 
     def _written(self, head: h11.Request | None, payload: bytes) -> bytes:
         """Write a head, if it has not been written, payload, and the end if that has come."""

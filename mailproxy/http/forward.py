@@ -21,7 +21,7 @@ _HOP_BY_HOP = frozenset(
     )
 )
 
-_REQUEST_DROPS = _HOP_BY_HOP | {b"host", b"content-length", b"x-request-id"}
+_REQUEST_DROPS = _HOP_BY_HOP | {b"host", b"content-length", b"x-request-id", b"x-proxy-ttl"}
 
 _SPEAKS_FOR_CLIENT = re.compile(rb"forwarded|x[-_]forwarded[-_].*|x[-_]real[-_]ip")
 """Fields that say who a client is. Some servers take `_` for `-`, so both are meant."""
@@ -44,18 +44,29 @@ class Passage:
     :ivar keepsForwarded: whether what the peer says of its client is passed on.
     :ivar forwarded: whether the backend is told who the client is.
     :ivar keepsExpect: whether the backend is to say that the body may come; else we have.
+    :ivar hops: how many are left for it, where no PROXY header says so; None where one does.
     """
 
     request: bytes
     keepsForwarded: bool
     forwarded: bool
     keepsExpect: bool
+    hops: int | None = None
 
 
 def requestName(request: Request) -> bytes | None:
     """The name that a client has given its request, if it is sane; None otherwise."""
     names = request.fields.values(b"x-request-id")
     return names[0] if len(names) == 1 and _PLAIN_TOKEN.fullmatch(names[0]) else None
+
+
+def hopsLeft(request: Request, most: int) -> int:
+    """How many hops a request may take: what it says, if that is less than what we allow.
+
+    Anybody is believed, since to claim fewer harms nobody else.
+    """
+    said = request.fields.first(b"x-proxy-ttl") or b""
+    return min(int(said), most) if said.isdigit() and len(said) < 4 else most
 
 
 def toBackend(request: Request, passage: Passage, origin: Origin) -> h11.Request:
@@ -76,6 +87,8 @@ def toBackend(request: Request, passage: Passage, origin: Origin) -> h11.Request
     headers += _requestFraming(request.fields)
     headers += _connection(request)
     headers.append((b"X-Request-Id", passage.request))
+    if passage.hops is not None:
+        headers.append((b"X-Proxy-TTL", b"%d" % passage.hops))
     return h11.Request(method=request.method, target=request.target, headers=headers)
 
 

@@ -1,5 +1,6 @@
 """A request on its way: which connection it takes, and what happens when that is gone."""
 
+from tests.dialling import LOCAL
 from tests.http.support import ANN, CHUNKED, GET, OK, POST, HTTPCase
 
 HEAD = GET.replace(b"GET", b"HEAD")
@@ -133,4 +134,32 @@ class FlowTests(HTTPCase):
         self.assertEqual(backend.take().count(b"y"), self.BIG)
         self.reply(backend)
         self.assertEqual(client.take(), OK)
+        self.leave(client)
+
+
+class CircleTests(HTTPCase):
+    """Proxies that send requests to each other."""
+
+    def test_circleEnds(self) -> None:
+        """By the hops in the header, or in a field; the client is told 502."""
+        listener = {"proxy_protocol": "optional", "proxy_trusted": [LOCAL + "/32"]}
+        for header in (True, False):
+            client = self.open(listener=listener if header else {}, target={"header": header})
+            self.send(client)
+            self.stage.circle()
+            self.assertEqual(self.calls, 6)
+            self.assertTrue(client.take().startswith(b"HTTP/1.1 502 "))
+            self.assertIn("loop: no hop is left", self.lines()[0])
+            self.events.clear()
+            self.leave(client)
+
+    def test_circleOverAKeptConnection(self) -> None:
+        """Each request counts its own hops."""
+        client = self.open()
+        self.send(client)
+        backend = self.answer(OK)
+        client.take()
+        self.send(client, GET[:-2] + b"X-Proxy-TTL: 1\r\n\r\n")
+        self.assertTrue(client.take().startswith(b"HTTP/1.1 502 "))
+        self.assertIn(b"X-Proxy-TTL: 6\r\n", backend.take())
         self.leave(client)

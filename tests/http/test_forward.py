@@ -90,6 +90,24 @@ class RequestTests(SynchronousTestCase):
         self.assertNotIn(b"Expect: 100-continue", sent(b"Expect: 100-continue", passage=answered))
 
 
+class HopsTests(SynchronousTestCase):
+    """How many proxies a request may still meet."""
+
+    def test_told(self) -> None:
+        """Where no PROXY header tells; a client's own word is dropped."""
+        said = b"X-Proxy-TTL: 3"
+        self.assertEqual(sent(said)[2:], [b"X-Request-Id: r1"])
+        found = sent(said, passage=attrs.evolve(PLAIN, hops=5))
+        self.assertEqual(found[2:], [b"X-Request-Id: r1", b"X-Proxy-TTL: 5"])
+
+    def test_heard(self) -> None:
+        """Fewer hops may be claimed, never more; nonsense is passed over."""
+        for said, left in ((b"3", 3), (b"0", 0), (b"9", 7), (b"-1", 7), (b"x", 7), (b"0003", 7)):
+            asked = request(b"GET / HTTP/1.1", b"X-Proxy-TTL: " + said)
+            self.assertEqual(forward.hopsLeft(asked, 7), left)
+        self.assertEqual(forward.hopsLeft(request(), 7), 7)
+
+
 class ForwardedTests(SynchronousTestCase):
     """Who the client is."""
 
