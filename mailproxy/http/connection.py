@@ -10,6 +10,7 @@ from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
 
+from mailproxy.bridge import DRAIN_GRACE
 from mailproxy.errors import PeerGone, ProtocolError
 from mailproxy.http.deadline import Deadline
 from mailproxy.http.delivery import Client
@@ -78,6 +79,10 @@ class HTTPConnection:
         A connection may be idle for some time; once a head has begun, it must come soon.
         """
         leg, deadline, http = self._leg, self._client.deadline, resources.http
+        if leg.blocked:
+            # A client that asks on and on, and takes no answer, is not asked what it wants next.
+            deadline.begin(http.idle, self._cancel)
+            await leg.drained()
         if self._served:
             deadline.begin(http.keepalive, self._cancel)
             if not leg.unread:
@@ -138,4 +143,4 @@ class HTTPConnection:
         self._leg.whenLost = self._leg.whenStopping = None
         self._client.deadline.close()
         self._client.upstreams.close()
-        self._leg.close()
+        self._leg.close(DRAIN_GRACE)

@@ -289,8 +289,10 @@ class Exchange:
                 self._client.last = True
                 return Outcome.CLIENT_GONE
             case BadMessage():
+                if error.status == _NOT_FOUND:
+                    return self._refuse(Answer(_NOT_FOUND), Outcome.REFUSED)
                 # Of what follows a message that cannot be read nobody knows where it begins.
-                self._client.last = self._client.last or error.status != _NOT_FOUND
+                self._client.last = True
                 return self._refuse(Answer(error.status), Outcome.LIMIT)
             case CircuitOpen():
                 answer = Answer(503, max(1, ceil(error.retryAfter)))
@@ -339,7 +341,9 @@ class Exchange:
             return outcome
         if self.status:
             client.last = True
-            if not self._delimited:
+            if self._delimited:
+                client.leg.close()
+            else:
                 client.leg.abort()
             return outcome
         client.last = client.last or (self._intake is not None and not self._intake.ended)
@@ -359,6 +363,9 @@ class Exchange:
         seconds = resources.clock.seconds() - self.since
         resources.metrics.sessionEnded(self.protocol, self.destination, outcome, seconds)
         resources.metrics.bridged(self.protocol, self.destination, self.received, self.sent)
+        self._record(outcome, seconds)
+
+    def _record(self, outcome: Outcome, seconds: float) -> None:
         request = self._request
         self.log.info(
             "session {session} {protocol} {listener} from {client}: {method} {path} {status} of "

@@ -151,7 +151,7 @@ def toClient(response: Response, *, last: bool) -> h11.Response:
 def interim(response: Response) -> h11.InformationalResponse:
     """Make an interim answer that a client gets, one that switches protocols among them."""
     headers = _answerFields(response)
-    if b"upgrade" in response.fields.table:
+    if response.status == 101:
         headers += [_UPGRADE, (b"Upgrade", _upgrade(response))]
     return h11.InformationalResponse(
         status_code=response.status, reason=response.reason, headers=headers

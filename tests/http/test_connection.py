@@ -201,6 +201,35 @@ class LimitTests(HTTPCase):
         self.assertLess(server.unread, 200_000)
         self.assertGreater(client.transport.unsent, 0)
 
+    def test_answersThatAreNotTaken(self) -> None:
+        """A client that asks on and takes no answer waits, and is given up in the end."""
+        client = self.open(rules(idle=60.0, maxRequests=0))
+        client.stopReading()
+        self.send(client, GET * 500)
+        backend = self.answer()
+        big = b"HTTP/1.1 200 OK\r\nContent-Length: 50000\r\n\r\n" + b"x" * 50_000
+        for _ in range(20):
+            self.reply(backend, big)
+        self.assertLess(backend.take().count(b"GET"), 10)
+        (server,) = self.stage.listener.factory.connections
+        self.assertLess(server.transport.unsent, 300_000)  # type: ignore[attr-defined]
+        self.stage.network.advance(60)
+        self.stage.network.advance(60)
+        self.leave(client)
+
+    def test_slowClientGetsTheEnd(self) -> None:
+        """Of an answer behind which we close: it has a minute for what is on its way."""
+        client = self.open()
+        self.send(client, GET.replace(b"Host", b"Connection: close\r\nHost"))
+        client.stopReading()
+        self.answer(b"HTTP/1.1 200 OK\r\nContent-Length: 150000\r\n\r\n" + b"x" * 150_000)
+        self.stage.network.advance(30)
+        self.assertIsNone(client.lost)
+        client.startReading()
+        self.stage.network.pump()
+        self.assertTrue(client.take().endswith(b"x" * 150_000))
+        self.leave(client)
+
 
 class ReloadTests(HTTPCase):
     """A reload holds for the next request."""
