@@ -24,6 +24,7 @@ from mailproxy.protocols.passthrough import SMTPClientFactory
 from mailproxy.proxy import FLUSH_PATIENCE, PROBE, REPORT_INTERVAL, ProtocolClasses, Proxy
 from mailproxy.sasl import Mechanism, fromPassword
 from mailproxy.session import Session
+from mailproxy.tls import ServerTLS
 from tests.config.support import ConfigTestCase, Issued, changed
 from tests.dialling import Backend, Dialling
 from tests.stage import LOGIN, Client, MemorySource, endAll
@@ -356,6 +357,70 @@ class PassThroughTests(ConfigTestCase):
         self.assertEqual((target.header, target.settings.introduces), (False, True))
         self.assertTrue(target.settings.cleartext)
         self.assertIs(target.factory, SMTPClientFactory)
+
+
+class RequestTests(ConfigTestCase):
+    """A configuration with a protocol that is routed request by request."""
+
+    TEXT = """
+        [tls.certificate.main]
+        cert = "main.pem"
+        key = "main.key"
+        [listener.web]
+        protocol = "http"
+        bind = "127.0.0.1:443"
+        tls = "implicit"
+        [listener.mail]
+        protocol = "imap"
+        bind = "127.0.0.1:993"
+        tls = "implicit"
+        [destination.old]
+        host = "old.example.com"
+        protocol.http = { port = 443, tls = "implicit" }
+        protocol.imap = { port = 993, tls = "implicit" }
+        [routing]
+        default_destination = "old"
+        [mapping]
+        source = "file"
+        file.path = "accounts"
+        [[http.route]]
+        match = "/**"
+        destination = "old"
+    """
+
+    def setUp(self) -> None:
+        """Build the proxy."""
+        super().setUp()
+        self.network = Dialling()
+        reactor = cast(DialReactor, self.network)
+        self.proxy = Proxy(reactor, served.PROTOCOLS, self.load(self.TEXT), MemorySource())
+
+    def test_applicationProtocols(self) -> None:
+        """Only this protocol's listeners and endpoints agree on one."""
+        listeners = self.proxy.runtime.listeners
+        web, mail = (cast(ServerTLS, listeners[name].implicit) for name in ("web", "mail"))
+        self.assertIsNot(web, mail)
+        self.assertIs(mail, self.proxy.runtime.certificates)
+        self.assertIs(web.contextFor(None), mail.contextFor(None))
+        targets = listeners["web"].resources.targets
+        self.assertIsNot(targets["old", "http"].settings.context, None)
+        self.assertEqual(len(listeners["web"].resources.http.rules), 1)
+
+    def test_idleConnectionsDoNotHoldUpTheEnd(self) -> None:
+        """A connection without a request in hand is closed as soon as the process stops."""
+        (web,) = [each for each in self.proxy.listeners if each.name == "web"]
+        client, server = Client(), web.factory.buildProtocol(None)
+        assert server is not None
+        self.network.connect(server, client)
+        client.startTLS(clientTLS())
+        self.network.pump()
+        self.assertIsNone(client.lost)
+        self.proxy.startService()
+        stopped = self.proxy.stopService()
+        for _ in range(3):
+            self.network.advance(0.05)
+        self.assertIsNotNone(client.lost)
+        self.successResultOf(stopped)
 
 
 class LoopTests(ProxyCase):

@@ -520,6 +520,18 @@ class DescribeTests(ServerCase):
 class FactoryTests(SynchronousTestCase):
     """Who is let in."""
 
+    def test_stop(self) -> None:
+        """A connection that outlives its sessions hears of it; the others have sessions that do."""
+        network, stopped = Network(), list[str]()
+        factory = WordServerFactory(network, 2, lambda leg: None)
+        legs = [factory.buildProtocol(None) for _ in range(2)]
+        for leg in legs:
+            assert leg is not None
+            network.connect(leg, Peer())
+            leg.whenStopping = None if leg is legs[0] else lambda: stopped.append("second")
+        factory.stop()
+        self.assertEqual(stopped, ["second"])
+
     def test_limit(self) -> None:
         """A connection over the limit is closed at once and counted; one that ends makes room."""
         network, accepted = Network(), list[ClientLeg]()

@@ -370,6 +370,20 @@ class PresentationTests(BackendCase):
         ):
             self.assertEqual(backend._groups(protocols(groups=groups)), offered)
 
+    def test_applicationProtocolsAreOfferedOnlyIfAsked(self) -> None:
+        """ALPN names what we speak; a backend that has another one in mind is told nothing."""
+
+        def choose(_: SSL.Connection, offered: list[bytes]) -> bytes:
+            return offered[-1]
+
+        def answer(context: SSL.Context) -> None:
+            context.set_alpn_select_callback(choose)
+
+        for alpn, agreed in (((b"http/1.1",), b"http/1.1"), ((), b"")):
+            options = BackendOptions("mail.example.com", protocols(), alpn=alpn, allowInvalid=True)
+            conversation = self.assertAccepted(BackendTLS(options), server(answer))
+            self.assertEqual(conversation.client.connection.get_alpn_proto_negotiated(), agreed)
+
 
 class ResumptionTests(BackendCase):
     """Sessions that are taken up again."""

@@ -300,6 +300,19 @@ class TermsTests(ServerCase):
             self.assertTrue(conversation.agreed)
             self.assertEqual(conversation.client.connection.get_alpn_proto_negotiated(), agreed)
 
+    def test_listenersShareCertificatesAndAgreeOnTheirOwn(self) -> None:
+        """Application protocols belong to the listener, contexts to all."""
+
+        def offer(context: SSL.Context) -> None:
+            context.set_alpn_protos([b"imap", b"http/1.1"])
+
+        mail = self.server(b"imap")
+        web = mail.offering((b"http/1.1",))
+        self.assertIs(web.contextFor(b"a.example"), mail.contextFor(b"a.example"))
+        for server, agreed in ((web, b"http/1.1"), (mail, b"imap")):
+            conversation = Conversation(OtherEnd(offer), server)
+            self.assertEqual(conversation.client.connection.get_alpn_proto_negotiated(), agreed)
+
     def test_clientsResumeTheirSessions(self) -> None:
         """A ticket saves a returning client the full handshake, in both versions."""
         server = self.serving("mail.example.com", "other.example", default="other.example")
