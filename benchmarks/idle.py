@@ -27,7 +27,7 @@ FORKED = 100
 _SPARE = 500
 """Descriptors that a process needs besides those of its sessions."""
 
-_SETTLED = 0.5
+_SETTLED = 0.3
 """Seconds after which what sessions leave behind has been put away."""
 
 
@@ -94,6 +94,7 @@ def _measure(setting: Setting, contender: Contender, *, tls: bool) -> Memory:
         idle = _settled(peer.pid)
         Swarm().run(map(_download, connections), WIDTH)
         used = _settled(peer.pid)
+        peer.kill()  # to end so many sessions politely would take longer than to measure them
         for each in connections:
             each.close()
     return Memory(base, (idle - before) / sessions, (used - before) / sessions)
