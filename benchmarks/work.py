@@ -103,12 +103,13 @@ class Logins:
     """Connect, log in, log out.
 
     :param resumed: whether the clients resume their TLS sessions.
+    :param width: how many at a time.
     """
 
-    def __init__(self, count: int, *, resumed: bool = False) -> None:
+    def __init__(self, count: int, *, resumed: bool = False, width: int = WIDTH) -> None:
         self.key = "login_resumed" if resumed else "login"
         self.amount = float(count)
-        self._count, self._resumed = count, resumed
+        self._count, self._resumed, self._width = count, resumed, width
 
     @contextmanager
     def ready(self, line: Line) -> Iterator[Callable[[], None]]:
@@ -117,7 +118,7 @@ class Logins:
 
         def work() -> None:
             connections = (line.connect(session) for _ in range(self._count))
-            Swarm().run((Job(each, self._visit(each)) for each in connections), WIDTH)
+            Swarm().run((Job(each, self._visit(each)) for each in connections), self._width)
 
         yield work
 

@@ -3,7 +3,8 @@
 from twisted.trial.unittest import SynchronousTestCase
 
 from benchmarks.rounds import Sample
-from benchmarks.sections import CHARTED, GOALS, SECTIONS, figuresOf
+from benchmarks.sections import CHARTED, GOALS, SECTIONS
+from benchmarks.units import figuresOf
 
 
 class FiguresTests(SynchronousTestCase):
