@@ -6,6 +6,7 @@ pyOpenSSL itself uses, which is not promised to stay; `public` keeps to what is 
 more. Must not know transports, nor who speaks.
 """
 
+import ipaddress
 import socket
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -144,6 +145,27 @@ def choose(binding: Any = SSL) -> Engine:
     except AttributeError:
         return public()
     return found
+
+
+def expectName(context: SSL.Context, name: str, isAddress: bool, binding: Any = SSL) -> bool:
+    """Have OpenSSL itself check that a peer's certificate is for a name (RFC 9525).
+
+    The names are those of the certificate's extension alone, a wildcard stands for one whole label.
+
+    :returns: whether it will; else it is still to be done.
+    """
+    if not name or name.startswith("."):
+        return False  # to OpenSSL, any name and any name below
+    try:
+        lib, handle = binding._lib, context._context
+        flags = lib.X509_CHECK_FLAG_NEVER_CHECK_SUBJECT | lib.X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS
+        parameters = lib.SSL_CTX_get0_param(handle)
+        lib.X509_VERIFY_PARAM_set_hostflags(parameters, flags)
+        expected = ipaddress.ip_address(name).packed if isAddress else name.encode("ascii")
+        expect = lib.X509_VERIFY_PARAM_set1_ip if isAddress else lib.X509_VERIFY_PARAM_set1_host
+        return bool(expect(parameters, expected, len(expected)) == 1)
+    except (AttributeError, TypeError, ValueError):
+        return False
 
 
 engine = choose()

@@ -145,8 +145,9 @@ class Proxy(Service):
                 server.backend_connect_retries,
             ),
             targets={
-                (name, protocol): self._makeTarget(config, name, protocol)
+                (name, protocol): self._makeTarget(config, name, protocol, tls)
                 for name, destination in config.destination.items()
+                for tls in [_makeTLS(config, destination)]
                 for protocol in destination.protocol
                 if protocol in self._protocols
             },
@@ -158,7 +159,9 @@ class Proxy(Service):
             http=HTTPRules.fromConfig(config),
         )
 
-    def _makeTarget(self, config: Config, name: str, protocol: str) -> Target:
+    def _makeTarget(
+        self, config: Config, name: str, protocol: str, tls: BackendTLS | None
+    ) -> Target:
         destination = config.destination[name]
         endpoint = destination.protocol[protocol]
         factory = self._protocols[protocol].client
@@ -166,7 +169,9 @@ class Proxy(Service):
             destination=name,
             host=destination.host,
             port=endpoint.port,
-            settings=_clientSettings(config, destination, endpoint, protocol, factory.alpn),
+            settings=_clientSettings(
+                destination, endpoint, protocol, tls and tls.another(factory.alpn)
+            ),
             factory=factory,
             header=destination.forwardingFor(protocol) is Forwarding.PROXY,
             sources=Target.inTurn([str(address) for address in destination.source_ips]),
@@ -284,20 +289,21 @@ class Proxy(Service):
         return any(listener.factory.connections for listener in self.listeners)
 
 
+def _makeTLS(config: Config, destination: Destination) -> BackendTLS | None:
+    """Build a destination's TLS context, once for all of its endpoints; None: none needs it."""
+    if all(each.tls is TLSMode.PLAIN for each in destination.protocol.values()):
+        return None
+    return BackendTLS(BackendOptions.fromConfig(destination, config.tls.protocols))
+
+
 def _clientSettings(
-    config: Config,
-    destination: Destination,
-    endpoint: Endpoint,
-    protocol: str,
-    alpn: tuple[bytes, ...],
+    destination: Destination, endpoint: Endpoint, protocol: str, tls: BackendTLS | None
 ) -> ClientSettings:
-    """Say how an endpoint is to be spoken to; its TLS context is built here, once."""
-    context = None
-    if endpoint.tls is not TLSMode.PLAIN:
-        options = BackendOptions.fromConfig(destination, config.tls.protocols)
-        context = BackendTLS(attrs.evolve(options, alpn=alpn))
+    """Say how an endpoint is to be spoken to; its TLS sessions are its own."""
+    if endpoint.tls is TLSMode.PLAIN:
+        tls = None
     return ClientSettings(
-        context=context,
+        context=tls,
         startTLS=endpoint.tls is TLSMode.STARTTLS,
         cleartext=destination.allow_plaintext_auth or protocol in PASS_THROUGH,
         introduces=destination.forwardingFor(protocol) is Forwarding.XCLIENT,

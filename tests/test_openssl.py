@@ -217,6 +217,26 @@ class GroupTests(SynchronousTestCase):
             self.assertIsNone(openssl.setGroups(context, ("X25519",), lacking))
 
 
+class NameTests(SynchronousTestCase):
+    """Names that a peer's certificate must be for; who is accepted is tested with the backends."""
+
+    def test_aNameOrAnAddressIsExpected(self) -> None:
+        """As OpenSSL writes them."""
+        context = SSL.Context(SSL.TLS_METHOD)
+        self.assertTrue(openssl.expectName(context, "mail.example.com", False))
+        for address in ("192.0.2.1", "2001:db8::1"):
+            self.assertTrue(openssl.expectName(context, address, True))
+
+    def test_withoutAWayItIsStillToBeDone(self) -> None:
+        """The binding, a function of it, or a name that OpenSSL cannot be told."""
+        context = SSL.Context(SSL.TLS_METHOD)
+        for lacking in (SimpleNamespace(), SimpleNamespace(_lib=object())):
+            self.assertFalse(openssl.expectName(context, "mail.example.com", False, lacking))
+        lame = (("b\u00fccher.example", False), ("mail.example.com", True), ("", False))
+        for name, isAddress in (*lame, (".example.com", False)):
+            self.assertFalse(openssl.expectName(context, name, isAddress))
+
+
 class CreatorTests(SynchronousTestCase):
     """What makes connections on sockets."""
 

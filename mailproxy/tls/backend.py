@@ -8,6 +8,7 @@ connection.
 import socket
 import time
 from collections.abc import Callable, Iterable
+from copy import copy
 from typing import Any, Self
 
 import attrs
@@ -24,6 +25,7 @@ from twisted.internet.interfaces import IOpenSSLClientConnectionCreator, ISystem
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 from zope.interface import implementer
 
+from mailproxy import openssl
 from mailproxy.config import ciphers
 from mailproxy.config.model import Destination, TLSProtocols
 from mailproxy.config.values import isIPAddress
@@ -58,6 +60,9 @@ _REASONS = {
 """OpenSSL's verification errors that operators meet; others are given by their number."""
 
 
+_MISMATCHES = (_VERIFY.ERR_HOSTNAME_MISMATCH, _VERIFY.ERR_IP_ADDRESS_MISMATCH)
+
+
 @attrs.frozen
 class BackendOptions:
     """What a destination's certificate must be, and what is shown of ourselves.
@@ -66,7 +71,6 @@ class BackendOptions:
     :ivar pin: SHA-256 of the certificate in DER; it replaces trust store and name.
     :ivar allowInvalid: take any certificate; a pin holds all the same.
     :ivar authorities: trusted besides the platform's own.
-    :ivar alpn: the application protocols that we speak (RFC 7301), best first.
     """
 
     serverName: str
@@ -75,7 +79,6 @@ class BackendOptions:
     allowInvalid: bool = False
     clientCertificate: KeyPair | None = None
     authorities: tuple[x509.Certificate, ...] = ()
-    alpn: tuple[bytes, ...] = ()
 
     @classmethod
     def fromConfig(
@@ -104,33 +107,32 @@ class BackendOptions:
 class BackendConnection(SSL.Connection):
     """One connection; its handshake does not end well before its certificate is accepted.
 
+    :ivar offered: whether the server is offered a session that we remembered.
     :ivar accepted: whether the destination's own checks have passed.
     :ivar resumed: whether the server took up a session that we remembered.
     """
+
+    offered = accepted = resumed = False
 
     def __init__(
         self, creator: "BackendTLS", context: SSL.Context, connected: socket.socket | None
     ) -> None:
         super().__init__(context, connected)
         self.creator = creator
-        self.accepted = False
-        self.resumed = False
 
     def do_handshake(self) -> None:
         """Go on with the handshake.
 
-        OpenSSL shows the certificates of a full handshake as they arrive; a resumed one has none,
-        so there the one that the session holds is judged, before any byte of the application.
+        OpenSSL shows the certificates of a full handshake as they arrive. A resumed one has none:
+        it is with a server that was accepted by the same rules.
 
         :raises CertificateRefused: when it is not what the destination asks for.
         """
-        try:
-            super().do_handshake()
-            if not self.accepted:
+        super().do_handshake()
+        if not self.accepted:
+            if not self.offered:
                 self.creator.judge(self.get_peer_certificate(as_cryptography=True))
-                self.accepted = self.resumed = True
-        except UNREADABLE as error:
-            raise CertificateRefused("it cannot be read") from error
+            self.accepted = self.resumed = True
 
 
 @implementer(IOpenSSLClientConnectionCreator, ISocketTLS)
@@ -154,10 +156,31 @@ class BackendTLS:
         self._isAddress = isIPAddress(self._name)
         self._trusting = options.pin is None and not options.allowInvalid
         self._context = self._build()
+        # On connections of this context OpenSSL looks at the name, where it can be asked to.
+        self._nameIsChecked = self._trusting and openssl.expectName(
+            self._context, self._name, self._isAddress
+        )
         self._clock = clock
         self._accepted: x509.Certificate | None = None
+        self._alpn: tuple[bytes, ...] = ()
         self._session: SSL.Session | None = None
         self._verifiedAt = -RESUMABLE
+
+    def another(self, alpn: tuple[bytes, ...] = ()) -> "BackendTLS":
+        """Make the creator of another endpoint of the same destination.
+
+        They share the context, which is dear, and no session.
+
+        :param alpn: the application protocols that are spoken there (RFC 7301), best first.
+        """
+        made = copy(self)
+        made._alpn = alpn
+        made.forget()
+        return made
+
+    def forget(self) -> None:
+        """Offer no session any more."""
+        self._session = None
 
     def clientConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:
         """Make one connection, with the name that is asked for and the session to resume."""
@@ -171,8 +194,11 @@ class BackendTLS:
         connection = BackendConnection(self, self._context, connected)
         if not self._isAddress:
             connection.set_tlsext_host_name(self._name.encode("ascii"))
+        if self._alpn:
+            connection.set_alpn_protos(list(self._alpn))
         if self._session is not None and self._clock() - self._verifiedAt < RESUMABLE:
             connection.set_session(self._session)
+            connection.offered = True
         return connection
 
     def remember(self, transport: object) -> None:
@@ -208,7 +234,7 @@ class BackendTLS:
             return
         if self._options.pin is not None:
             self._checkPin(certificate, self._options.pin)
-        elif self._trusting:
+        elif self._trusting and not self._nameIsChecked:
             self._checkName(certificate)
         self._accepted = certificate
 
@@ -231,8 +257,6 @@ class BackendTLS:
             options.clientCertificate.use(context)
         if self._trusting:
             _trust(context, options.authorities)
-        if options.alpn:
-            context.set_alpn_protos(list(options.alpn))
         context.set_verify(SSL.VERIFY_PEER, _verify)
         return context
 
@@ -243,12 +267,24 @@ class BackendTLS:
 
         What is raised here, pyOpenSSL raises again from the handshake, after OpenSSL's alert.
         """
-        if self._trusting and not valid:
-            raise CertificateRefused(_REASONS.get(code, f"OpenSSL's verification error {code}"))
-        if depth == 0:
-            self.judge(certificate.to_cryptography())
-            connection.accepted = True
+        try:
+            if self._trusting and not valid:
+                raise self._refusal(certificate, code)
+            if depth == 0:
+                self.judge(certificate.to_cryptography())
+                connection.accepted = True
+        except UNREADABLE as error:
+            raise CertificateRefused("it cannot be read") from error
         return True
+
+    def _refusal(self, certificate: X509, code: int) -> CertificateRefused:
+        """Put OpenSSL's reason into words."""
+        if code in _MISMATCHES:
+            return self._mismatch(certificate.to_cryptography())
+        return CertificateRefused(_REASONS.get(code, f"OpenSSL's verification error {code}"))
+
+    def _mismatch(self, certificate: x509.Certificate) -> CertificateRefused:
+        return CertificateRefused(f"it is for {_shownNames(certificate)}, not for {self._name}")
 
     def _checkPin(self, certificate: x509.Certificate, pin: bytes) -> None:
         """Compare the certificate's fingerprint with the pinned one."""
@@ -262,9 +298,7 @@ class BackendTLS:
         try:
             verify(certificate, self._name)
         except service_identity.VerificationError as error:
-            raise CertificateRefused(
-                f"it is for {_shownNames(certificate)}, not for {self._name}"
-            ) from error
+            raise self._mismatch(certificate) from error
         except (service_identity.CertificateError, ValueError) as error:
             raise CertificateRefused(f"its names cannot be used: {quoted(str(error))}") from error
 

@@ -19,6 +19,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
+from mailproxy import openssl
 from mailproxy.config.model import Destination
 from mailproxy.errors import ConfigError
 from mailproxy.tls import backend
@@ -249,6 +250,7 @@ class VerificationTests(BackendCase):
         """What a certificate holds reaches the log neither as it is nor at full length."""
         names = ["evil\r\n\x1b[2J.example", "x" * 5000, *(f"h{n}.example" for n in range(9))]
         certificate = selfSigned(x509.SubjectAlternativeName([x509.DNSName(n) for n in names]))
+        self.patch(openssl, "expectName", lambda *_: False)
         error = self.assertRaises(CertificateRefused, backendTLS().judge, certificate)
         text = describe(error)
         self.assertTrue(text.isprintable() and text.isascii())
@@ -257,6 +259,7 @@ class VerificationTests(BackendCase):
 
     def test_unusableNamesAreRefused(self) -> None:
         """A certificate whose names no host can have is refused with a reason."""
+        self.patch(openssl, "expectName", lambda *_: False)
         certificate = selfSigned(x509.SubjectAlternativeName([x509.DNSName("*.*.example.com")]))
         error = self.assertRaises(CertificateRefused, backendTLS().judge, certificate)
         self.assertIn("its names cannot be used", describe(error))
@@ -284,6 +287,14 @@ class VerificationTests(BackendCase):
             creator = backendTLS()
             self.patch(creator, "judge", raiser(error))
             self.assertIn("it cannot be read", self.assertRefused(creator, server()))
+
+
+class OwnVerificationTests(VerificationTests):
+    """The same where OpenSSL cannot be asked to look at names."""
+
+    def setUp(self) -> None:
+        """Ask in vain."""
+        self.patch(openssl, "expectName", lambda *_: False)
 
 
 class PresentationTests(BackendCase):
@@ -380,8 +391,9 @@ class PresentationTests(BackendCase):
             context.set_alpn_select_callback(choose)
 
         for alpn, agreed in (((b"http/1.1",), b"http/1.1"), ((), b"")):
-            options = BackendOptions("mail.example.com", protocols(), alpn=alpn, allowInvalid=True)
-            conversation = self.assertAccepted(BackendTLS(options), server(answer))
+            options = BackendOptions("mail.example.com", protocols(), allowInvalid=True)
+            creator = BackendTLS(options).another(alpn)
+            conversation = self.assertAccepted(creator, server(answer))
             self.assertEqual(conversation.client.connection.get_alpn_proto_negotiated(), agreed)
 
 
@@ -440,12 +452,13 @@ class ResumptionTests(BackendCase):
         self.assertTrue(conversation.silent)
         self.assertIsNotNone(conversation.client.application.lost)
 
-    def test_aResumedSessionIsJudgedToo(self) -> None:
-        """A handshake without certificates is checked by the one that the session holds."""
+    def test_aHandshakeWithoutCertificatesNeedsASessionOfOurs(self) -> None:
+        """Where none was offered the server's certificate is judged before any byte passes."""
         for version in VERSIONS:
             creator, other = backendTLS(), server(only(version))
             creator.remember(self.assertAccepted(creator, other).client.tls)
             self.patch(creator, "judge", self.refuse)
+            self.patch(BackendConnection, "offered", property(lambda _: False, lambda *_: None))
             conversation = Conversation(creator, other)
             self.assertEqual(conversation.client.application.received, b"")
             self.assertEqual(conversation.server.application.received, b"")
@@ -459,6 +472,22 @@ class ResumptionTests(BackendCase):
         assert certificate is not None
         self.assertEqual(certificate.fingerprint(SHA256()), fingerprint(leaf))
         raise CertificateRefused("not any more")
+
+    def test_anotherEndpointHasItsOwnSessions(self) -> None:
+        """Two endpoints of a destination share their context alone."""
+        one, other = backendTLS(), server()
+        first = self.assertAccepted(one, other)
+        one.remember(first.client.tls)
+        two = one.another()
+        second = self.assertAccepted(two, other)
+        self.assertFalse(two.resumed(second.client.tls))
+        contexts = [each.client.connection.get_context() for each in (first, second)]
+        self.assertIs(*contexts)
+        one.remember(second.client.tls)
+        two.remember(second.client.tls)
+        for creator in (one, two):
+            again = self.assertAccepted(creator, other)
+            self.assertTrue(creator.resumed(again.client.tls))
 
     def test_aBrokenConnectionCostsAFullHandshakeAtMost(self) -> None:
         """When the connection that gave the session is cut, the next one works all the same."""
