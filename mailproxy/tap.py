@@ -28,6 +28,7 @@ from mailproxy.config.bind import Bind
 from mailproxy.control import LocalControl
 from mailproxy.demo import prepareTemporary
 from mailproxy.errors import ConfigError
+from mailproxy.eventloop import lighten
 from mailproxy.logformat import jsonObserver, textObserver
 from mailproxy.logs import Logger, setLevel
 from mailproxy.management import Guard, ManagementAPI, makeFactory
@@ -81,6 +82,7 @@ def makeService(options: Options) -> IService:
     # Until it can reload, it must not die of the signal that asks for it.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     reactor = cast(ProxyReactor, globalReactor)
+    lighten(reactor)
     try:
         whole = _makeDemo(reactor) if options["demo"] else _makeProxy(reactor, options["config"])
     except ConfigError as error:

@@ -30,6 +30,7 @@ FLOORS = {
     "registry": 1,
     "metrics": 1,
     "openssl": 0,
+    "eventloop": 1,
     "transport": 1,
     "transport.*": 1,
     "tls": 1,
