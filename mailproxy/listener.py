@@ -8,6 +8,7 @@ the next client.
 from collections.abc import Awaitable, Callable, Sequence
 
 import attrs
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from mailproxy import proxyheader
@@ -17,9 +18,13 @@ from mailproxy.errors import ProtocolError
 from mailproxy.origin import Address, Origin, sessionID
 from mailproxy.protocols.base import ServerSettings
 from mailproxy.protocols.server import ClientLeg, ProxyServerFactory
+from mailproxy.seat import ALONE, Seat
 from mailproxy.session import Ingress, Resources, Session, SessionKind
 from mailproxy.stream import Creator
 from mailproxy.waiting import TimedOut, within
+
+REFUSAL_PAUSE = 0.25
+"""Seconds for which the other processes are not asked for room again, after none had any."""
 
 HEADER_PATIENCE = 1.0
 """Seconds that a server-first protocol waits for the first byte of a header that may not come."""
@@ -45,6 +50,8 @@ class Listener:
     """One `[listener.NAME]`: accepts connections and makes sessions of them.
 
     :param runtime: gives what holds now.
+    :ivar share: how many of its connections this process may have; a further one waits until
+        another process has lent its room, or is closed.
     """
 
     def __init__(
@@ -57,6 +64,9 @@ class Listener:
     ) -> None:
         self.name = name
         self._runtime, self._clock = runtime, clock
+        self._seat = ALONE
+        self._waiting: list[ClientLeg] = []
+        self._fullUntil = 0.0
         self.factory = factory(clock, config.max_connections, self._accepted)
         self.adopt(config)
 
@@ -67,8 +77,59 @@ class Listener:
             self.name, config.protocol, config.preauth_timeout, lambda: self._runtime().resources
         )
         self.factory.limit = config.max_connections
+        self.share = self._seat.share(config.max_connections)
+
+    # Room, when several processes have one limit
+
+    def join(self, seat: Seat) -> None:
+        """Be one of several processes that accept for this listener."""
+        self._seat = seat
+        self.share = seat.share(self.config.max_connections)
+
+    def lend(self) -> int:
+        """Give half of the free room to another process; tells for how many connections."""
+        given = max(0, self.share - self._admitted + 1) // 2
+        self.share -= given
+        return given
+
+    @property
+    def _admitted(self) -> int:
+        """How many connections have a place."""
+        waiting = sum(each in self.factory.connections for each in self._waiting)
+        return len(self.factory.connections) - waiting
 
     def _accepted(self, server: ClientLeg) -> None:
+        """Begin, or wait for room that another process may have."""
+        if self._admitted <= self.share:
+            self._begin(server)
+        elif self._clock.seconds() < self._fullUntil:
+            self._turnAway(server)
+        else:
+            self._waiting.append(server)
+            if len(self._waiting) == 1:
+                Deferred.fromCoroutine(self._borrow())
+
+    async def _borrow(self) -> None:
+        """Ask for room until everybody who waits has a place, or nobody has any left."""
+        while self._waiting:
+            given = await self._seat.borrow(self.name)
+            self.share += given
+            self._waiting = [each for each in self._waiting if each in self.factory.connections]
+            while self._waiting and self._admitted < self.share:
+                self._begin(self._waiting.pop(0))
+            if not given:
+                self._fullUntil = self._clock.seconds() + REFUSAL_PAUSE
+                refused, self._waiting = self._waiting, []
+                for server in refused:
+                    self._turnAway(server)
+
+    def _turnAway(self, server: ClientLeg) -> None:
+        self.factory.turnedAway += 1
+        server.transport.loseConnection()
+
+    # One connection
+
+    def _begin(self, server: ClientLeg) -> None:
         runtime = self._runtime()
         server.settings = runtime.settings
         server.origin = Origin(

@@ -16,6 +16,7 @@ from twisted.internet.task import LoopingCall
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 from zope.interface import implementer
 
+from mailproxy.config.certificates import Read
 from mailproxy.config.model import Config, Destination, Endpoint, Forwarding, Normalize, TLSMode
 from mailproxy.config.values import PASS_THROUGH
 from mailproxy.dial import Dialer, DialReactor, Target
@@ -34,6 +35,7 @@ from mailproxy.protocols.client import ClientSettings, ProxyClientFactory
 from mailproxy.protocols.server import ProxyServerFactory
 from mailproxy.registry import Registry
 from mailproxy.routing import Router
+from mailproxy.seat import ALONE, Seat
 from mailproxy.session import Resources, Session, SessionKind
 from mailproxy.sockets import isLocal
 from mailproxy.tls import BackendOptions, BackendTLS, ServerTLS
@@ -89,10 +91,15 @@ class Proxy(Service):
         protocols: Mapping[str, ProtocolClasses],
         config: Config,
         source: IMappingSource,
+        seat: Seat = ALONE,
     ) -> None:
+        """Build everything.
+
+        :param seat: our place, when other processes serve the same configuration.
+        """
         self._reactor: DialReactor = reactor
         self.clock = IReactorTime(reactor)
-        self._protocols = protocols
+        self._protocols, self._seat = protocols, seat
         self.registry = Registry(self.clock)
         self.health = Health(self.clock, _healthSettings(config))
         self.metrics = Metrics(self._snapshot)
@@ -123,7 +130,7 @@ class Proxy(Service):
             config.routing.default_destination,
             config.mapping.on_error,
         )
-        certificates = ServerTLS(config.tls.certificate, config.tls.protocols)
+        certificates = ServerTLS(config.tls.certificate, config.tls.protocols, read=self._seat.read)
         resources = self._makeResources(config, rules, router)
         listeners = {
             name: self._makeListenerRuntime(config, name, resources, certificates)
@@ -147,7 +154,7 @@ class Proxy(Service):
             targets={
                 (name, protocol): self._makeTarget(config, name, protocol, tls)
                 for name, destination in config.destination.items()
-                for tls in [_makeTLS(config, destination)]
+                for tls in [_makeTLS(config, destination, self._seat.read)]
                 for protocol in destination.protocol
                 if protocol in self._protocols
             },
@@ -199,7 +206,9 @@ class Proxy(Service):
     def _makeListener(self, name: str) -> Listener:
         config = self.runtime.config.listener[name]
         factory = self._protocols[config.protocol].server
-        return Listener(name, config, factory, lambda: self.runtime.listeners[name], self.clock)
+        listener = Listener(name, config, factory, lambda: self.runtime.listeners[name], self.clock)
+        listener.join(self._seat)
+        return listener
 
     def adopt(self, runtime: Runtime) -> None:
         """Let this hold for all sessions from now on."""
@@ -254,9 +263,13 @@ class Proxy(Service):
     # Life
 
     def startService(self) -> None:
-        """Begin to report, and ask the store something: if it is down, the log says so now."""
+        """Begin to report, and ask the store something: if it is down, the log says so now.
+
+        One of several processes reports nothing: who adds up their counts does.
+        """
         super().startService()
-        self._reports.start(REPORT_INTERVAL, now=False)
+        if self._seat.of == 1:
+            self._reports.start(REPORT_INTERVAL, now=False)
         if IService.providedBy(self.runtime.source):
             self.runtime.source.startService()
         self._probe = self.cache.inquire(PROBE).addErrback(lambda failure: None)
@@ -264,7 +277,8 @@ class Proxy(Service):
     def stopService(self) -> Deferred[None]:
         """End the sessions, each in its time; the listeners are stopped beside us."""
         super().stopService()
-        self._reports.stop()
+        if self._reports.running:
+            self._reports.stop()
         self._probe.cancel()
         return Deferred.fromCoroutine(self._end())
 
@@ -289,11 +303,11 @@ class Proxy(Service):
         return any(listener.factory.connections for listener in self.listeners)
 
 
-def _makeTLS(config: Config, destination: Destination) -> BackendTLS | None:
+def _makeTLS(config: Config, destination: Destination, read: Read) -> BackendTLS | None:
     """Build a destination's TLS context, once for all of its endpoints; None: none needs it."""
     if all(each.tls is TLSMode.PLAIN for each in destination.protocol.values()):
         return None
-    return BackendTLS(BackendOptions.fromConfig(destination, config.tls.protocols))
+    return BackendTLS(BackendOptions.fromConfig(destination, config.tls.protocols, read=read))
 
 
 def _clientSettings(

@@ -1,46 +1,28 @@
 """A changed configuration, taken into use as a whole or not at all.
 
-Knows what is read anew and in which order it can still fail; must not know how the parts of a
-runtime work. Running sessions keep what they began with.
+Knows when something is read anew and what is refused; must not know how it comes into use, nor in
+how many processes.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
 
 import attrs
-from twisted.application.service import IService, Service
-from twisted.internet.defer import Deferred, DeferredList, DeferredLock, maybeDeferred
-from twisted.internet.interfaces import IDelayedCall
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, DeferredLock
+from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 
+from mailproxy.adoption import Adopter
 from mailproxy.config import warnings
 from mailproxy.config.changes import inForce, needRestart, unserved
-from mailproxy.config.model import Config, SourceKind
+from mailproxy.config.model import Config
 from mailproxy.errors import ConfigError
 from mailproxy.logs import Logger, setLevel
 from mailproxy.mapping.file import InThread
-from mailproxy.mapping.interfaces import IMappingSource
-from mailproxy.proxy import Proxy, Runtime
 
 WATCH_INTERVAL = 60.0
 """Seconds between two looks at the certificates' files."""
-
-SOURCE_GRACE = 30.0
-"""Seconds that a replaced source has for the writes that it has begun."""
-
-
-class Stores(Protocol):
-    """Makes mapping sources; picks their classes."""
-
-    def remake(self, config: Config) -> Deferred[IMappingSource]:
-        """Make the source that a configuration asks for; may fail with ConfigError."""
-
-    def revise(self, source: IMappingSource, config: Config) -> Deferred[bool]:
-        """Let a source serve under another configuration with the same store.
-
-        :returns: whether its content has changed. Fails with ConfigError, nothing changed.
-        """
 
 
 @attrs.frozen
@@ -61,6 +43,30 @@ class _State:
         return cls(found.st_ino, found.st_size, found.st_mtime_ns)
 
 
+@attrs.frozen
+class _Plan:
+    """What is to be adopted.
+
+    :ivar later: the keys that have changed and need a restart.
+    :ivar warnings: what somebody should look at.
+    """
+
+    config: Config
+    later: list[str]
+    warnings: list[str]
+
+    @classmethod
+    def make(cls, old: Config, wanted: Config) -> "_Plan":
+        """Tell what can be had of a new configuration.
+
+        :raises ConfigError: when an open listener could not be served.
+        """
+        config = inForce(old, wanted)
+        if problems := unserved(config):
+            raise ConfigError(problems)
+        return cls(config, needRestart(old, wanted), warnings(config))
+
+
 class Reloader(Service):
     """Reads the configuration again when asked, and certificates when their files have changed.
 
@@ -71,14 +77,13 @@ class Reloader(Service):
     log = Logger()
 
     def __init__(
-        self, proxy: Proxy, read: Callable[[], Config], stores: Stores, inThread: InThread
+        self, adopter: Adopter, read: Callable[[], Config], inThread: InThread, clock: IReactorTime
     ) -> None:
-        self._proxy, self._read, self._stores, self._inThread = proxy, read, stores, inThread
+        self._adopter, self._read, self._inThread = adopter, read, inThread
         self._turn = DeferredLock()
-        self._seen = _certificateFiles(proxy.runtime.config)
-        self._retired: dict[IService, IDelayedCall] = {}
+        self._seen = _certificateFiles(adopter.config)
         self._watch = LoopingCall(self._look)
-        self._watch.clock = proxy.clock
+        self._watch.clock = clock
 
     def startService(self) -> None:
         """Begin to watch the certificates."""
@@ -86,12 +91,11 @@ class Reloader(Service):
         self._watch.start(WATCH_INTERVAL, now=False)
 
     def stopService(self) -> Deferred[None]:
-        """Watch no more, and close the sources that have been replaced."""
+        """Watch no more, and let go of what has been replaced."""
         super().stopService()
         if self._watch.running:
             self._watch.stop()
-        closed = DeferredList([self._close(source) for source in list(self._retired)])
-        return closed.addCallback(lambda _: None)
+        return self._adopter.close()
 
     def reload(self) -> Deferred[list[str]]:
         """Take the configuration file as it is now into use.
@@ -102,66 +106,22 @@ class Reloader(Service):
         return self._turn.run(lambda: Deferred.fromCoroutine(self._reload()))
 
     async def _reload(self) -> list[str]:
-        old = self._proxy.runtime
-        wanted = await self._inThread(self._read)
-        later = needRestart(old.config, wanted)
-        config = inForce(old.config, wanted)
-        if problems := unserved(config):
-            raise ConfigError(problems)
-        seen = _certificateFiles(config)
-        runtime, texts = await self._prepare(config, old.source)
-        source, changed = await self._source(old, config)
-        # Whatever could fail has been done.
-        self._adopt(attrs.evolve(runtime, source=source), texts)
-        if source is not old.source:
-            self._replace(old.source, source)
-        elif changed:
-            self._proxy.cache.invalidate()
+        old = self._adopter.config
+        plan = await self._inThread(lambda: _Plan.make(old, self._read()))
+        seen = _certificateFiles(plan.config)
+        await self._adopt(plan, sameStore=False)
         self._seen = seen
-        setLevel(config.server.log_level)
-        self.log.info("reloaded; needs a restart: {later}", later=", ".join(later) or "nothing")
-        return later
+        setLevel(plan.config.server.log_level)
+        later = ", ".join(plan.later) or "nothing"
+        self.log.info("reloaded; needs a restart: {later}", later=later)
+        return plan.later
 
-    async def _prepare(
-        self, config: Config, source: IMappingSource
-    ) -> tuple[Runtime, Sequence[str]]:
-        """Build a runtime, and find what somebody should look at."""
-        return await self._inThread(
-            lambda: (self._proxy.makeRuntime(config, source), warnings(config))
-        )
-
-    def _adopt(self, runtime: Runtime, texts: Sequence[str]) -> None:
-        self._proxy.adopt(runtime)
-        for text in texts:
+    async def _adopt(self, plan: _Plan, *, sameStore: bool) -> None:
+        """Prepare everything, then use it; tell what somebody should look at."""
+        adoption = await self._adopter.prepare(plan.config, sameStore=sameStore)
+        await adoption.adopt()
+        for text in plan.warnings:
             self.log.warn("{text}", text=text)
-
-    # The mapping's source
-
-    async def _source(self, old: Runtime, config: Config) -> tuple[IMappingSource, bool]:
-        """Keep the source whose store is the same, else make another and start it."""
-        if _store(old.config) == _store(config):
-            return old.source, await self._stores.revise(old.source, config)
-        source = await self._stores.remake(config)
-        if IService.providedBy(source):
-            IService(source).startService()
-        return source, True
-
-    def _replace(self, old: IMappingSource, new: IMappingSource) -> None:
-        """Let lookups go to the new source, and the old one end what it has begun."""
-        self._proxy.cache.replaceSource(new)
-        if IService.providedBy(old):
-            grace = SOURCE_GRACE if self.running else 0.0
-            service = IService(old)
-            self._retired[service] = self._proxy.clock.callLater(grace, self._close, service)
-
-    def _close(self, source: IService) -> Deferred[None]:
-        """Stop a source that has been replaced."""
-        timer = self._retired.pop(source)
-        if timer.active():
-            timer.cancel()
-        return maybeDeferred(source.stopService).addErrback(
-            lambda failure: self.log.failure("a replaced mapping source did not stop", failure)
-        )
 
     # Certificates
 
@@ -173,18 +133,18 @@ class Reloader(Service):
 
     async def _renew(self) -> None:
         """Take certificates into use whose files have changed: pairs that fit, or none."""
-        runtime = self._proxy.runtime
-        seen = _certificateFiles(runtime.config)
+        config = self._adopter.config
+        seen = _certificateFiles(config)
         if seen == self._seen:
             return
         self._seen = seen
         try:
-            renewed, texts = await self._prepare(runtime.config, runtime.source)
+            plan = await self._inThread(lambda: _Plan(config, [], warnings(config)))
+            await self._adopt(plan, sameStore=True)
         except ConfigError as error:
             for problem in error.problems:
                 self.log.warn("changed certificates are not used: {problem}", problem=problem)
             return
-        self._adopt(renewed, texts)
         self.log.info("certificates have changed and are in use")
 
 
@@ -194,12 +154,3 @@ def _certificateFiles(config: Config) -> dict[Path, _State | None]:
     for each in config.destination.values():
         files += filter(None, (each.tls_client_cert, each.tls_client_key))
     return {path: _State.of(path) for path in files}
-
-
-def _store(config: Config) -> dict[str, object]:
-    """What says which store is asked, and how; tables of stores that are not asked do not count."""
-    mapping = config.mapping
-    asked = mapping.source.partition(":")[0]
-    kept = {"normalize", "positive_ttl", "negative_ttl", "cache_max_entries", "on_error"}
-    kept |= {kind.value for kind in SourceKind} - {asked}
-    return {key: getattr(mapping, key) for key in type(mapping).model_fields if key not in kept}

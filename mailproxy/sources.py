@@ -25,7 +25,7 @@ from mailproxy.dial import DialReactor
 from mailproxy.logs import Logger
 from mailproxy.mapping.drivers import makeDriver
 from mailproxy.mapping.file import Check, FileSource, InThread
-from mailproxy.mapping.interfaces import IMappingSource
+from mailproxy.mapping.interfaces import IMappingSource, Revision
 from mailproxy.mapping.plugins import makePluginSource
 from mailproxy.mapping.redis import RedisSettings, RedisSource
 from mailproxy.mapping.sql import SQLSource, Statements
@@ -130,8 +130,8 @@ class SourceMaker:
             return self.inThread(lambda: self.make(config))
         return maybeDeferred(self.make, config)
 
-    def revise(self, source: IMappingSource, config: Config) -> Deferred[bool]:
+    def revise(self, source: IMappingSource, config: Config) -> Deferred[Revision]:
         """Let a source that holds a copy read it again, by the rules of the new configuration."""
         if isinstance(source, FileSource):
             return source.revise(_checkOf(config))
-        return succeed(False)
+        return succeed(Revision())

@@ -23,6 +23,7 @@ from twisted.python.components import Componentized
 from twisted.python.failure import Failure
 
 from mailproxy import openssl
+from mailproxy.adoption import LocalAdopter
 from mailproxy.config import Config, load, warnings
 from mailproxy.config.bind import Bind
 from mailproxy.control import LocalControl
@@ -136,7 +137,8 @@ def _makeProxy(reactor: ProxyReactor, path: str) -> Whole:
     inThread = makeThread(reactor)
     sources = SourceMaker(reactor, inThread)
     proxy = Proxy(reactor, PROTOCOLS, config, sources.make(config))
-    reloader = Reloader(proxy, read, sources, inThread)
+    adopter = LocalAdopter(proxy, sources, inThread)
+    reloader = Reloader(adopter, read, inThread, proxy.clock)
     whole = Whole()
     reload = _announced(reactor, whole, reloader.reload)
     for service in (proxy, reloader, *_listen(reactor, config, proxy, reload)):

@@ -38,6 +38,7 @@ FLOORS = {
     "stream": 1,
     "sockets": 1,
     "notify": 1,
+    "seat": 1,
     "routing": 2,
     "dial": 2,
     "drain": 2,
@@ -58,6 +59,7 @@ FLOORS = {
     "control": 4,
     "proxy": 4,
     "reload": 4,
+    "adoption": 4,
     "management": 5,
     "management.*": 5,
     "workers": 5,
@@ -77,7 +79,8 @@ SIDEWAYS = {
     ("identity", "sasl"),  # what a login says about who it is
     ("proxyheader", "origin"),  # what a header says about who the client is
     ("dial", "protocols.client"),  # what a dialled stream is
-    ("reload", "proxy"),  # what is reloaded
+    ("adoption", "proxy"),  # what adopts
+    ("reload", "adoption"),  # who takes what has been read into use
     ("passage", "session"),  # a kind of session
     ("http.connection", "session"),  # likewise, request by request
     ("http.exchange", "session"),

@@ -10,13 +10,14 @@ from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.logger import LogLevel
 from zope.interface import implementer
 
+from mailproxy.adoption import LocalAdopter
 from mailproxy.config import load
 from mailproxy.config.model import Config
 from mailproxy.errors import ConfigError, Stage
 from mailproxy.logs import Logger
 from mailproxy.mapping.file import InThread
-from mailproxy.mapping.interfaces import IMappingSource
-from mailproxy.reload import SOURCE_GRACE, WATCH_INTERVAL, Reloader
+from mailproxy.mapping.interfaces import IMappingSource, Revision
+from mailproxy.reload import WATCH_INTERVAL, Reloader
 from mailproxy.tls import BackendTLS
 from tests.config.support import MAIN, TOKEN, Issued, changed
 from tests.mapping.test_file import HeldThread, atOnce
@@ -63,7 +64,7 @@ class MemoryStores:
 
     def __init__(self) -> None:
         self.made: list[IMappingSource | Exception] = []
-        self.outcome: Callable[[], Deferred[bool]] = lambda: succeed(False)
+        self.outcome: Callable[[], Deferred[Revision]] = lambda: succeed(Revision())
         self.revised: list[Config] = []
 
     def remake(self, config: Config) -> Deferred[IMappingSource]:
@@ -71,7 +72,7 @@ class MemoryStores:
         source = self.made.pop(0)
         return fail(source) if isinstance(source, Exception) else succeed(source)
 
-    def revise(self, source: IMappingSource, config: Config) -> Deferred[bool]:
+    def revise(self, source: IMappingSource, config: Config) -> Deferred[Revision]:
         """Revise it."""
         self.revised.append(config)
         return self.outcome()
@@ -94,7 +95,8 @@ class ReloadCase(Watched, ProxyCase):
 
     def makeReloader(self, thread: InThread) -> Reloader:
         """Make one for the same proxy."""
-        return Reloader(self.proxy, lambda: self.read(), self.stores, thread)
+        adopter = LocalAdopter(self.proxy, self.stores, thread)
+        return Reloader(adopter, lambda: self.read(), thread, self.network)
 
     def read(self) -> Config:
         """Read the file."""
@@ -369,99 +371,6 @@ class TurnTests(ReloadCase):
         self.thread.work()
         self.successResultOf(reloading)
         self.assertEqual(self.thread.jobs, [], "what the reload has read is not read again")
-
-
-class SourceTests(ReloadCase):
-    """The mapping's source: kept, revised or replaced."""
-
-    def replace(self, source: IMappingSource) -> None:
-        """Have another store from now on."""
-        self.text, self.stores.made = OTHER_STORE, [source]
-        self.successResultOf(self.reloader.reload())
-
-    def home(self, identifier: str) -> str:
-        """Where the next login goes."""
-        route = self.proxy.runtime.router.route(identifier)
-        return self.successResultOf(route).destination
-
-    def test_sameStoreIsRevised(self) -> None:
-        """It serves on, by the configuration in force; what is remembered stays."""
-        self.home("ann")
-        self.reload(('source = "file"', 'source = "file"\non_error = "tempfail"'))
-        self.assertIs(self.proxy.runtime.source, self.source)
-        self.assertEqual(self.stores.revised, [self.proxy.runtime.config])
-        self.assertTrue(self.proxy.cache.peek("ann"))
-
-    def test_changedContentIsLookedUpAgain(self) -> None:
-        """What was remembered of the old content is forgotten."""
-        self.assertEqual(self.home("ann"), "old")
-        self.source.table["ann"] = "new"
-        self.stores.outcome = lambda: succeed(True)
-        self.reload()
-        self.assertEqual(self.home("ann"), "new")
-
-    def test_tablesOfOtherStoresDoNotCount(self) -> None:
-        """A table that nobody reads changes nothing."""
-        self.reload(extra=REDIS)
-        self.assertIs(self.proxy.runtime.source, self.source)
-
-    def test_changedTableMakesAnotherSource(self) -> None:
-        """The same kind of store in another place is another one."""
-        self.write("others", b"ann new\n")
-        self.stores.made = [PooledSource("new")]
-        self.reload(('"accounts"', '"others"'))
-        self.assertEqual(self.home("ann"), "new")
-
-    def test_otherStoreIsAskedAtOnce(self) -> None:
-        """It is started; lookups and management's writes go there, memory begins anew."""
-        self.assertEqual(self.home("ann"), "old")
-        source = PooledSource("new")
-        self.replace(source)
-        self.assertEqual(source.running, 1)
-        self.assertIs(self.proxy.runtime.source, source)
-        self.assertEqual(self.home("ann"), "new")
-
-    def test_lookupUnderWayIsAskedAgain(self) -> None:
-        """Nobody gets an answer that the old store gives late."""
-        self.source.pending = Deferred()
-        waiting = self.proxy.runtime.router.route("ann")
-        self.replace(PooledSource("new"))
-        self.source.pending.callback("old")
-        self.assertEqual(self.successResultOf(waiting).destination, "new")
-
-    def test_replacedStoreIsClosedAfterAWhile(self) -> None:
-        """It may end the writes that it has begun."""
-        first, second = PooledSource("new"), PooledSource("far")
-        self.replace(first)
-        self.text, self.stores.made = TEXT, [second]
-        self.successResultOf(self.reloader.reload())
-        self.network.advance(SOURCE_GRACE - 1)
-        self.assertEqual((first.running, second.running), (1, 1))
-        self.network.advance(1)
-        self.assertEqual((first.running, second.running), (0, 1))
-
-    def test_replacedStoreIsClosedWhenWeStop(self) -> None:
-        """Its time is over then, and the stop waits until it is closed."""
-        first = PooledSource("new")
-        first.closing = Deferred()
-        self.replace(first)
-        self.text, self.stores.made = TEXT, [PooledSource("far")]
-        self.successResultOf(self.reloader.reload())
-        stopped = self.reloader.stopService()
-        self.assertEqual(first.running, 0)
-        self.assertNoResult(stopped)
-        first.closing.callback(None)
-        self.successResultOf(stopped)
-
-    def test_replacedStoreThatDoesNotStop(self) -> None:
-        """Its mistake is logged, and nobody's trouble."""
-        first = PooledSource("new")
-        first.closing = fail(ZeroDivisionError())
-        self.replace(first)
-        self.text, self.stores.made = TEXT, [PooledSource("far")]
-        self.successResultOf(self.reloader.reload())
-        self.network.advance(SOURCE_GRACE)
-        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
 
 class CertificateTests(ReloadCase):

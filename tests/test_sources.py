@@ -85,7 +85,9 @@ class SourceMakerTests(ConfigTestCase):
         )
         self.write("accounts", "anna new\n")
         config = self.load(newer)
-        self.assertTrue(self.successResultOf(self.maker.revise(source, config)))
+        revision = self.successResultOf(self.maker.revise(source, config))
+        self.assertTrue(revision.changed)
+        revision.use()
         self.assertEqual(self.successResultOf(source.lookup("anna")), "new")
         self.write("accounts", "anna old\n")
         error = self.failureResultOf(self.maker.revise(source, config), ConfigError).value
@@ -94,4 +96,5 @@ class SourceMakerTests(ConfigTestCase):
     def test_otherSourcesHoldNothingToRevise(self) -> None:
         """They ask their store each time."""
         config = self.load(MINIMAL)
-        self.assertFalse(self.successResultOf(self.maker.revise(MemorySource(), config)))
+        revision = self.successResultOf(self.maker.revise(MemorySource(), config))
+        self.assertFalse(revision.changed)

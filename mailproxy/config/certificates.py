@@ -1,8 +1,9 @@
 """Certificate and key files: whether they can be read, belong together, and are still valid."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import TypeAlias
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -15,6 +16,9 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
     load_pem_private_key,
 )
+
+Read: TypeAlias = Callable[[Path], bytes]
+"""Gives a file's content, or raises OSError: from the disk, or as another process has read it."""
 
 RENEWAL = timedelta(days=14)
 """A certificate that ends within this time should have been renewed already."""

@@ -25,7 +25,11 @@ from zope.interface import implementer
 from mailproxy.config.table import Table, byLine, formatTable, isStorable, readTable
 from mailproxy.errors import ConfigError, InvalidIdentifier, MappingError
 from mailproxy.logs import Logger
-from mailproxy.mapping.interfaces import IReloadableMappingSource, IWritableMappingSource
+from mailproxy.mapping.interfaces import (
+    IReloadableMappingSource,
+    IWritableMappingSource,
+    Revision,
+)
 
 __all__ = ["Change", "Check", "Content", "FileSource", "InThread", "TableFile"]
 
@@ -208,25 +212,35 @@ class FileSource:
         done = self._turn.run(lambda: Deferred.fromCoroutine(self._read()))
         return done.addCallback(lambda content: None)
 
-    def revise(self, check: Check) -> Deferred[bool]:
-        """Read the file again, and refuse from now on by another check.
+    def revise(self, check: Check | None = None) -> Deferred[Revision]:
+        """Read the file again, and refuse by another check once the revision is in use.
 
-        Fails with `ConfigError` if the file is bad; then content and check are what they were.
-
-        :returns: whether a byte of the file differs, or a write has taken an edit along before.
+        Fails with `ConfigError` if the file is bad. It has changed if a byte of it differs, or if
+        a write has taken an edit along before.
         """
-        return self._turn.run(lambda: Deferred.fromCoroutine(self._revise(check)))
+        turn = self._turn.acquire()
+        return turn.addCallback(lambda _: Deferred.fromCoroutine(self._revise(check)))
 
-    async def _revise(self, check: Check) -> bool:
-        known = self._content.digest if self._content is not None else None
-        former, self._file.check = self._file.check, check
+    async def _revise(self, check: Check | None) -> Revision:
+        former = self._file.check
+        self._file.check = check or former
         try:
-            content = await self._read()
+            content = await self._inThread(self._file.read)
         except BaseException:
             self._file.check = former
+            self._turn.release()
             raise
-        edited, self._file.edited = self._file.edited, False
-        return edited or content.digest != known
+
+        def use() -> None:
+            self._content, self._file.edited = content, False
+            self._turn.release()
+
+        def discard() -> None:
+            self._file.check = former
+            self._turn.release()
+
+        known = self._content.digest if self._content is not None else None
+        return Revision(self._file.edited or content.digest != known, use, discard)
 
     def lookup(self, identifier: str) -> Deferred[str | None]:
         """Find the destination of an identifier in memory."""

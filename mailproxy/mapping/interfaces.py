@@ -1,8 +1,9 @@
 """What a store of mappings can be asked. No store is named here."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import attrs
 from twisted.internet.defer import Deferred
 from zope.interface import Attribute, Interface
 
@@ -11,7 +12,28 @@ __all__ = [
     "IMappingSource",
     "IReloadableMappingSource",
     "IWritableMappingSource",
+    "Revision",
 ]
+
+
+def _nothing() -> None:
+    """Do nothing."""
+
+
+@attrs.frozen
+class Revision:
+    """A copy of a store that was read again and is not in use yet.
+
+    Until one of both calls, the source takes no writes.
+
+    :ivar changed: whether it differs from the copy in use.
+    :ivar use: takes it into use; cannot fail.
+    :ivar discard: forgets it.
+    """
+
+    changed: bool = False
+    use: Callable[[], None] = _nothing
+    discard: Callable[[], None] = _nothing
 
 
 class IMappingSource(Interface):

@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import Callable, Iterable
 from copy import copy
+from pathlib import Path
 from typing import Any, Self
 
 import attrs
@@ -27,6 +28,7 @@ from zope.interface import implementer
 
 from mailproxy import openssl
 from mailproxy.config import ciphers
+from mailproxy.config.certificates import Read
 from mailproxy.config.model import Destination, TLSProtocols
 from mailproxy.config.values import isIPAddress
 from mailproxy.openssl import ISocketTLS
@@ -86,14 +88,16 @@ class BackendOptions:
         destination: Destination,
         protocols: TLSProtocols,
         authorities: Iterable[x509.Certificate] = (),
+        read: Read = Path.read_bytes,
     ) -> Self:
         """Take what the configuration says of a destination.
 
+        :param read: gives the files' contents.
         :raises ConfigError: when its client certificate or key cannot be used.
         """
         pair = None
         if destination.tls_client_cert is not None and destination.tls_client_key is not None:
-            pair = KeyPair.load(destination.tls_client_cert, destination.tls_client_key)
+            pair = KeyPair.load(destination.tls_client_cert, destination.tls_client_key, read)
         return cls(
             serverName=destination.serverName,
             protocols=protocols,

@@ -17,6 +17,7 @@ from cryptography.x509.oid import NameOID
 from OpenSSL import SSL
 
 from mailproxy import openssl
+from mailproxy.config.certificates import Read
 from mailproxy.config.model import TLSProtocols
 from mailproxy.errors import ConfigError
 from mailproxy.logs import Logger
@@ -88,18 +89,18 @@ class KeyPair:
     key: PrivateKey = attrs.field(repr=False)
 
     @classmethod
-    def load(cls, certificate: Path, key: Path) -> Self:
+    def load(cls, certificate: Path, key: Path, read: Read = Path.read_bytes) -> Self:
         """Read PEM files; the certificate's own comes first, its chain behind it.
 
         :raises ConfigError: naming the file that cannot be used.
         """
         try:
-            leaf, *chain = x509.load_pem_x509_certificates(certificate.read_bytes())
+            leaf, *chain = x509.load_pem_x509_certificates(read(certificate))
             dnsNames(leaf)
         except (OSError, ValueError) as error:
             raise ConfigError([f"{certificate}: no readable PEM certificate"]) from error
         try:
-            private = load_pem_private_key(key.read_bytes(), password=None)
+            private = load_pem_private_key(read(key), password=None)
         except (OSError, ValueError, TypeError) as error:
             raise ConfigError([f"{key}: no readable, unencrypted PEM private key"]) from error
         if not isinstance(private, PrivateKey):

@@ -8,6 +8,7 @@ import datetime
 import socket
 from collections.abc import Mapping, Sequence
 from copy import copy
+from pathlib import Path
 from typing import Self
 
 from OpenSSL import SSL
@@ -15,6 +16,7 @@ from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 from zope.interface import implementer
 
+from mailproxy.config.certificates import Read
 from mailproxy.config.model import Certificate, TLSProtocols
 from mailproxy.errors import ConfigError
 from mailproxy.logs import Logger
@@ -58,14 +60,17 @@ class ServerTLS:
         certificates: Mapping[str, Certificate],
         protocols: TLSProtocols,
         alpn: Sequence[bytes] = (),
+        read: Read = Path.read_bytes,
     ) -> None:
         """Build a context per certificate.
 
         :param alpn: application protocols to agree on, best first; none: ALPN is not answered.
+        :param read: gives the files' contents.
         :raises ConfigError: when a certificate, a suite or a group cannot be used.
         """
         self._protocols = protocols
         self._alpn = tuple(alpn)
+        self._read = read
         self._contexts: dict[bytes, SSL.Context] = {}
         self.expiries: dict[str, datetime.datetime] = {}
         byName = {name: self._add(name, entry) for name, entry in certificates.items()}
@@ -96,7 +101,7 @@ class ServerTLS:
 
     def _add(self, name: str, entry: Certificate) -> SSL.Context:
         """Build a certificate's context and enter its subjects; the first to have one keeps it."""
-        pair = KeyPair.load(entry.cert, entry.key)
+        pair = KeyPair.load(entry.cert, entry.key, self._read)
         self.expiries[name] = pair.certificate.not_valid_after_utc
         try:
             context = self._build(pair)

@@ -16,7 +16,7 @@ from zope.interface.verify import verifyObject
 from mailproxy.config.table import Table
 from mailproxy.errors import ConfigError, InvalidIdentifier, MappingError
 from mailproxy.mapping import file
-from mailproxy.mapping.file import FileSource
+from mailproxy.mapping.file import Check, FileSource
 from mailproxy.mapping.interfaces import IReloadableMappingSource
 from tests.mapping.contract import SourceContract
 
@@ -168,11 +168,17 @@ class RevisionTests(FileCase):
         """Refuse nothing."""
         return []
 
+    def revise(self, check: Check) -> bool:
+        """Revise and use it; whether anything has changed."""
+        revision = self.successResultOf(self.source.revise(check))
+        revision.use()
+        return revision.changed
+
     def test_tellsWhetherTheFileDiffers(self) -> None:
         """Who remembers answers need not forget them for nothing."""
-        self.assertFalse(self.successResultOf(self.source.revise(onlyOldAndNew)))
+        self.assertFalse(self.revise(onlyOldAndNew))
         self.path.write_bytes(b"ann old\n")
-        self.assertTrue(self.successResultOf(self.source.revise(onlyOldAndNew)))
+        self.assertTrue(self.revise(onlyOldAndNew))
         self.assertEqual(self.find("ann"), "old")
 
     def test_anEditThatAWriteTookAlongIsADifference(self) -> None:
@@ -180,18 +186,18 @@ class RevisionTests(FileCase):
         self.path.write_bytes(b"ann new\n")
         self.successResultOf(self.source.store("bob", "old"))
         self.assertEqual(self.find("ann"), "new")
-        self.assertTrue(self.successResultOf(self.source.revise(onlyOldAndNew)))
-        self.assertFalse(self.successResultOf(self.source.revise(onlyOldAndNew)))
+        self.assertTrue(self.revise(onlyOldAndNew))
+        self.assertFalse(self.revise(onlyOldAndNew))
 
     def test_ownWritesAreNoDifference(self) -> None:
         """What went through the source is known."""
         self.successResultOf(self.source.store("ann", "old"))
-        self.assertFalse(self.successResultOf(self.source.revise(onlyOldAndNew)))
+        self.assertFalse(self.revise(onlyOldAndNew))
 
     def test_newCheckHoldsFromThenOn(self) -> None:
         """For the file as it is, and for reloads and rewrites later."""
         self.path.write_bytes(b"ann elsewhere\n")
-        self.assertTrue(self.successResultOf(self.source.revise(self.anywhere)))
+        self.assertTrue(self.revise(self.anywhere))
         self.assertEqual(self.find("ann"), "elsewhere")
         self.successResultOf(self.source.reload())
         self.successResultOf(self.source.store("bob", "new"))
@@ -213,8 +219,8 @@ class RevisionTests(FileCase):
         revising, reloading = source.revise(self.anywhere), source.reload()
         self.path.write_bytes(b"ann elsewhere\n")
         thread.work()
+        self.successResultOf(revising).use()
         thread.work()
-        self.successResultOf(revising)
         self.successResultOf(reloading)
 
     def test_cancelledRevisionIsNone(self) -> None:
@@ -231,6 +237,24 @@ class RevisionTests(FileCase):
         thread.work()
         self.failureResultOf(reloading, ConfigError)
         self.assertEqual(self.successResultOf(source.lookup("ann")), "new")
+
+    def test_discardedRevisionIsNone(self) -> None:
+        """Neither its content nor its check is used."""
+        self.path.write_bytes(b"ann elsewhere\n")
+        self.successResultOf(self.source.revise(self.anywhere)).discard()
+        self.assertEqual(self.find("ann"), "new")
+        self.failureResultOf(self.source.reload(), ConfigError)
+
+    def test_writesWaitForItsOutcome(self) -> None:
+        """A write in between would be lost, or take a content along that nobody wants."""
+        for settle in ("use", "discard"):
+            revision = self.successResultOf(self.source.revise())
+            writing = self.source.store("zoe", "old")
+            self.assertNoResult(writing)
+            self.assertIsNone(self.find("zoe"))
+            getattr(revision, settle)()
+            self.successResultOf(writing)
+            self.successResultOf(self.source.remove("zoe"))
 
 
 class WriteTests(FileCase):
