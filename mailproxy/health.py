@@ -1,9 +1,11 @@
 """Which destinations are down: a circuit breaker for each, fed by the verdicts of attempts.
 
-Pure: it knows a clock, destinations by name and clients by address; no reactor and no socket.
+Pure: it knows a clock, destinations by name and clients by address; no reactor and no socket. Several
+processes that serve the same destinations tell each other their news, so that all circuits are one.
 """
 
-from collections.abc import Iterable
+import enum
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 import attrs
@@ -11,7 +13,15 @@ import attrs
 from mailproxy.errors import CircuitOpen, Stage
 from mailproxy.logs import Logger
 
-__all__ = ["Attempt", "DestinationHealth", "Health", "HealthSettings"]
+__all__ = [
+    "Attempt",
+    "CircuitState",
+    "DestinationHealth",
+    "Health",
+    "HealthSettings",
+    "Kind",
+    "News",
+]
 
 _NO_FAILURE = frozenset({Stage.BREAKER, Stage.LOOP, Stage.LOCAL, Stage.UNSUPPORTED})
 """Stages at which we gave up by ourselves: they say nothing about the destination's health."""
@@ -59,6 +69,49 @@ class DestinationHealth:
     down: bool
 
 
+class Kind(enum.Enum):
+    """What there is news of."""
+
+    FAILED = "failed"
+    SUCCEEDED = "succeeded"
+    PROBING = "probing"
+    FREED = "probe abandoned"
+
+
+@attrs.frozen
+class News:
+    """What another process should know of a destination.
+
+    :ivar probe: whether it comes of the one attempt that an open circuit lets through.
+    :ivar stage: at which an attempt failed.
+    :ivar client: for whom it failed.
+    """
+
+    destination: str
+    kind: Kind
+    probe: bool = True
+    stage: Stage | None = None
+    client: str = ""
+
+
+@attrs.frozen
+class CircuitState:
+    """All that is known of one destination, for a process that begins.
+
+    :ivar open: seconds since the circuit was opened; None while it is closed.
+    """
+
+    destination: str
+    failures: int
+    clients: tuple[str, ...]
+    hostLevel: bool
+    open: float | None
+
+
+def _keep(news: News) -> None:
+    """Tell nobody: there is no other process."""
+
+
 class _Circuit:
     """The state of one destination.
 
@@ -67,6 +120,7 @@ class _Circuit:
 
     :ivar openedAt: None while closed.
     :ivar probe: the one attempt admitted since the cool-down ended, until its verdict.
+    :ivar probedElsewhere: until when another process is believed to be at it.
     """
 
     def __init__(self) -> None:
@@ -76,12 +130,14 @@ class _Circuit:
         self.hostLevel = False
         self.openedAt: float | None = None
         self.probe: Attempt | None = None
+        self.probedElsewhere = 0.0
 
     def open(self, now: float) -> None:
         """Refuse attempts from now on; the streak is kept for the report."""
         self.era += 1
         self.openedAt = now
         self.probe = None
+        self.probedElsewhere = 0.0
 
     def close(self) -> None:
         """Forget the streak and admit attempts."""
@@ -90,6 +146,7 @@ class _Circuit:
         self.hostLevel = False
         self.openedAt = None
         self.probe = None
+        self.probedElsewhere = 0.0
 
 
 class Attempt:
@@ -137,6 +194,7 @@ class Attempt:
         circuit = health._circuit(self._destination)
         if circuit.probe is self:
             circuit.probe = None
+            health.tell(News(self._destination, Kind.FREED))
         return health if circuit.era == self._era else None
 
 
@@ -144,12 +202,14 @@ class Health:
     """The circuit breakers of all destinations.
 
     :ivar settings: may be replaced at any time; what is known of the destinations stays.
+    :ivar tell: hears what other processes should know.
     """
 
     log = Logger()
 
     def __init__(self, clock: Seconds, settings: HealthSettings) -> None:
         self.settings = settings
+        self.tell: Callable[[News], None] = _keep
         self._clock = clock
         self._circuits: dict[str, _Circuit] = {}
 
@@ -167,9 +227,10 @@ class Health:
         wait = circuit.openedAt + self.settings.cooldown - self._clock.seconds()
         if wait > 0:
             raise CircuitOpen(destination, wait)
-        if circuit.probe is not None:
+        if circuit.probe is not None or circuit.probedElsewhere > self._clock.seconds():
             raise CircuitOpen(destination, _PROBE_PAUSE)
         circuit.probe = attempt
+        self.tell(News(destination, Kind.PROBING))
         return attempt
 
     def report(self, destinations: Iterable[str]) -> list[DestinationHealth]:
@@ -198,8 +259,11 @@ class Health:
     def _succeeded(self, destination: str) -> None:
         """Count a success: it ends a streak, and a circuit's refusals if it was the probe."""
         circuit = self._circuit(destination)
-        if circuit.openedAt is not None:
+        wasOpen = circuit.openedAt is not None
+        if wasOpen:
             self.log.info("destination {destination} is up again", destination=destination)
+        if wasOpen or circuit.failures:
+            self.tell(News(destination, Kind.SUCCEEDED, wasOpen))
         circuit.close()
 
     def _reached(self, destination: str) -> None:
@@ -210,12 +274,8 @@ class Health:
     def _failed(self, destination: str, stage: Stage, client: str) -> None:
         """Count a failure, and open the circuit if it was the probe or one too many."""
         circuit = self._circuit(destination)
-        circuit.failures += 1
-        circuit.hostLevel = circuit.hostLevel or not stage.reachesHost
-        if len(circuit.clients) < max(_MOST_CLIENTS, self.settings.minClients):
-            circuit.clients.add(client)
-        if circuit.openedAt is not None or self._isTooMuch(circuit):
-            circuit.open(self._clock.seconds())
+        self.tell(News(destination, Kind.FAILED, circuit.openedAt is not None, stage, client))
+        if self._count(circuit, stage, client):
             self.log.warn(
                 "destination {destination} is down after {failures} failures, last at: {stage}",
                 destination=destination,
@@ -223,9 +283,63 @@ class Health:
                 stage=stage.value,
             )
 
+    def _count(self, circuit: _Circuit, stage: Stage, client: str) -> bool:
+        """Enter a failure; tells whether it has opened the circuit."""
+        circuit.failures += 1
+        circuit.hostLevel = circuit.hostLevel or not stage.reachesHost
+        if len(circuit.clients) < max(_MOST_CLIENTS, self.settings.minClients):
+            circuit.clients.add(client)
+        opens = circuit.openedAt is not None or self._isTooMuch(circuit)
+        if opens:
+            circuit.open(self._clock.seconds())
+        return opens
+
     def _isTooMuch(self, circuit: _Circuit) -> bool:
         """Whether a closed circuit's streak is long enough and not one client's own doing."""
         settings = self.settings
         if settings.threshold == 0 or circuit.failures < settings.threshold:
             return False
         return circuit.hostLevel or len(circuit.clients) >= settings.minClients
+
+    # Other processes
+
+    def hear(self, news: News) -> None:
+        """Take another process's news as if it had happened here.
+
+        Of an open circuit only the probe's verdict counts, here as there.
+        """
+        circuit = self._circuit(news.destination)
+        isOpen = circuit.openedAt is not None
+        if news.kind is Kind.PROBING:
+            circuit.probedElsewhere = self._clock.seconds() + self.settings.cooldown
+        elif news.kind is Kind.FREED:
+            circuit.probedElsewhere = 0.0
+        elif isOpen and not news.probe:
+            return
+        elif news.kind is Kind.SUCCEEDED:
+            circuit.close()
+        elif news.stage is not None:
+            self._count(circuit, news.stage, news.client)
+
+    def export(self) -> list[CircuitState]:
+        """Tell all that is known, for a process that begins."""
+        now = self._clock.seconds()
+        return [
+            CircuitState(
+                destination,
+                circuit.failures,
+                tuple(circuit.clients),
+                circuit.hostLevel,
+                None if circuit.openedAt is None else now - circuit.openedAt,
+            )
+            for destination, circuit in self._circuits.items()
+        ]
+
+    def restore(self, states: Iterable[CircuitState]) -> None:
+        """Begin with what another process knows."""
+        for state in states:
+            circuit = self._circuits[state.destination] = _Circuit()
+            circuit.failures, circuit.hostLevel = state.failures, state.hostLevel
+            circuit.clients.update(state.clients)
+            if state.open is not None:
+                circuit.openedAt = self._clock.seconds() - state.open

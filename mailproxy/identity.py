@@ -124,6 +124,13 @@ def _decoded(part: bytes) -> str | None:
         return None
 
 
+def redactionKey(key: bytes | None = None) -> bytes:
+    """Tell the key of this process, after taking another process's if one is given."""
+    global _redactionKey
+    _redactionKey = key or _redactionKey
+    return _redactionKey
+
+
 def redact(identifier: str | None) -> str:
     """Write an identifier for a log: a short prefix and a hash that is stable in this process."""
     if identifier is None:

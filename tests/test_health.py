@@ -279,3 +279,87 @@ class ManagementTests(HealthCase):
             self.assertFalse(self.isDown())
             self.failTimes(1, Stage.TLS, client=f"client-{number}")
         self.assertTrue(self.isDown())
+
+
+class SeveralProcessesTests(HealthCase):
+    """Two that tell each other their news."""
+
+    def setUp(self) -> None:
+        """Join them."""
+        super().setUp()
+        self.other = Health(self.clock, self.health.settings)
+        self.health.tell, self.other.tell = self.other.hear, self.health.hear
+
+    def failThere(self, count: int, stage: Stage = Stage.CONNECT) -> None:
+        """Let attempts of the other process fail."""
+        for _ in range(count):
+            self.other.admit("old").failed(stage, "192.0.2.7")
+
+    def assertOne(self) -> None:
+        """Both report the same."""
+        self.assertEqual(self.health.report(["old"]), self.other.report(["old"]))
+
+    def test_failuresAddUp(self) -> None:
+        """Neither alone has seen enough, and the clients are counted together."""
+        self.failTimes(2, Stage.TLS)
+        self.failThere(1, Stage.TLS)
+        self.assertTrue(self.isDown())
+        self.assertRaises(CircuitOpen, self.other.admit, "old")
+        self.assertOne()
+
+    def test_successAnywhereEndsTheStreak(self) -> None:
+        """As it would in one process."""
+        self.failTimes(2)
+        self.other.admit("old").succeeded()
+        self.failTimes(2)
+        self.assertFalse(self.isDown())
+        self.assertOne()
+
+    def test_oneProbeForBoth(self) -> None:
+        """While it is under way the other process refuses; its verdict holds for both."""
+        self.failTimes(3)
+        for verdict in ("failed", "succeeded"):
+            self.clock.advance(30)
+            probe = self.health.admit("old")
+            self.assertRaises(CircuitOpen, self.other.admit, "old")
+            if verdict == "failed":
+                probe.failed(Stage.CONNECT, "192.0.2.1")
+                self.assertRaises(CircuitOpen, self.other.admit, "old")
+            else:
+                probe.succeeded()
+                self.other.admit("old")
+            self.assertOne()
+
+    def test_abandonedProbeFreesItsPlaceEverywhere(self) -> None:
+        """The other process may try at once."""
+        self.failTimes(3)
+        self.clock.advance(30)
+        self.health.admit("old").abandoned()
+        self.other.admit("old")
+
+    def test_probeOfAProcessThatDied(self) -> None:
+        """Nobody tells how it ended: after another cool-down it is taken for lost."""
+        self.failTimes(3)
+        self.clock.advance(30)
+        self.health.admit("old")
+        self.clock.advance(30)
+        self.other.admit("old")
+
+    def test_lateVerdictsDoNotTouchAnOpenCircuit(self) -> None:
+        """An attempt that began before the opening says nothing about what is now."""
+        late = self.other.admit("old")
+        self.other.tell = self.health.hear
+        self.health.tell = lambda news: None  # on its way
+        self.failTimes(3)
+        late.succeeded()
+        self.assertTrue(self.isDown())
+
+    def test_stateIsHandedOver(self) -> None:
+        """A process that begins knows what the others know, the time of the opening included."""
+        self.failTimes(3)
+        self.clock.advance(10)
+        young = Health(self.clock, self.health.settings)
+        young.restore(self.health.export())
+        self.assertEqual(young.report(["old"]), self.health.report(["old"]))
+        error = self.assertRaises(CircuitOpen, young.admit, "old")
+        self.assertEqual(error.retryAfter, 20)

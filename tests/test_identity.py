@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mailproxy import identity
 from mailproxy.errors import InvalidIdentifier
-from mailproxy.identity import MAX_IDENTIFIER, IdentityRules, redact
+from mailproxy.identity import MAX_IDENTIFIER, IdentityRules, redact, redactionKey
 from mailproxy.sasl import Mechanism, decode, fromPassword
 
 
@@ -254,3 +254,17 @@ class RedactionTests(SynchronousTestCase):
     def test_nobodyIsADash(self) -> None:
         """A login without an identifier."""
         self.assertEqual(redact(None), "-")
+
+
+class RedactionKeyTests(SynchronousTestCase):
+    """Several processes with one key."""
+
+    def test_sameKeySameHash(self) -> None:
+        """A process that takes another's key writes identifiers as that one does."""
+        own = redactionKey()
+        self.addCleanup(redactionKey, own)
+        before = redact("alice@example.org")
+        redactionKey(b"k" * 16)
+        self.assertNotEqual(redact("alice@example.org"), before)
+        self.assertEqual(redactionKey(own), own)
+        self.assertEqual(redact("alice@example.org"), before)
