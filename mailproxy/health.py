@@ -1,7 +1,7 @@
 """Which destinations are down: a circuit breaker for each, fed by the verdicts of attempts.
 
-Pure: it knows a clock, destinations by name and clients by address; no reactor and no socket. Several
-processes that serve the same destinations tell each other their news, so that all circuits are one.
+Pure: it knows a clock, destinations by name and clients by address; no reactor and no socket.
+Processes that serve the same destinations tell each other their news, so that all circuits are one.
 """
 
 import enum

@@ -89,12 +89,14 @@ class TableFile:
     Knows the file system and the grammar; must not know Deferreds or who asks.
 
     :ivar edited: whether a rewrite has found, and taken along, what somebody else had changed.
+    :ivar base: the digest of what the last rewrite began with.
     """
 
     def __init__(self, path: Path, check: Check = noCheck) -> None:
         self.path = path
         self.check = check
         self.edited = False
+        self.base = b""
 
     def read(self) -> Content:
         """Read and check the whole file.
@@ -169,7 +171,8 @@ class TableFile:
 
     def _recall(self, known: Content | None, data: bytes) -> Content:
         """The content of the file's bytes, parsed only if they are not those that we know."""
-        if known is not None and known.digest == _digest(data):
+        self.base = _digest(data)
+        if known is not None and known.digest == self.base:
             return known
         content = self._parse(data)
         self.edited = True
@@ -295,8 +298,12 @@ class FileSource:
             for _, done in batch:
                 done.errback(reason)
         else:
+            self.rewritten(changes)
             for (_, done), destination in zip(batch, former, strict=True):
                 done.callback(destination)
+
+    def rewritten(self, changes: Sequence[Change]) -> None:
+        """Hear of a rewrite before those who have asked for its changes."""
 
     def _reason(self, error: Exception) -> MappingError:
         """Say to those who wait why nothing was written."""
