@@ -4,6 +4,7 @@
 proxy of this process. Answers are plain data, ready for JSON or for another process.
 """
 
+import os
 from collections.abc import Callable
 from typing import Any, TypeAlias, TypeVar
 
@@ -92,12 +93,13 @@ class LocalControl:
 
     def __init__(self, proxy: Proxy, reload: Callable[[], Deferred[list[str]]]) -> None:
         self._proxy, self._reload = proxy, reload
+        self._since = proxy.clock.seconds()
 
     def _normalize(self, identifier: str) -> str:
         return self._proxy.runtime.rules.normalize(identifier)
 
     def stats(self) -> Deferred[Facts]:
-        """Count lookups and live sessions."""
+        """Count lookups and live sessions; this process is the only worker."""
         cache, registry = self._proxy.cache, self._proxy.registry
         asked = cache.hits + cache.misses
         facts = {
@@ -110,6 +112,10 @@ class LocalControl:
                 {"protocol": protocol, "destination": destination, "active": count}
                 for (protocol, destination), count in registry.countBy().items()
             ],
+            "workers": [
+                {"worker": 1, "pid": os.getpid(), "state": "serving", "since": self._since}
+            ],
+            "worker_restarts": 0,
         }
         return succeed(facts)
 

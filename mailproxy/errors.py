@@ -94,6 +94,10 @@ class BadParameter(MailProxyError):
     """A management call's parameters are not as they must be; the text is for its caller."""
 
 
+class Unanswered(MailProxyError):
+    """A worker process has not answered, so that the whole answer is not known; says which one."""
+
+
 class ConfigError(MailProxyError):
     """A configuration that cannot be run.
 

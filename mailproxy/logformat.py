@@ -29,7 +29,7 @@ from zope.interface import implementer
 
 from mailproxy.logs import Logger, escaped
 
-__all__ = ["SyslogObserver", "asJSON", "asText", "jsonObserver", "textObserver"]
+__all__ = ["SyslogObserver", "asJSON", "asText", "jsonObserver", "sentence", "textObserver"]
 
 DEFAULT_FILE = "twistd.log"
 """Where a daemon logs that was not told where: twistd's own choice."""
@@ -51,7 +51,7 @@ def asJSON(event: LogEvent) -> str | None:
 
     Fields are those of our own events: others' may hold anything. None: there is nothing to say.
     """
-    text, failure = _sentence(event), event.get("log_failure")
+    text, failure = sentence(event), event.get("log_failure")
     if not text and failure is None:
         return None
     moment = datetime.fromtimestamp(event["log_time"], UTC)
@@ -80,7 +80,7 @@ def asText(event: LogEvent) -> str | None:
     if not _isOurs(event) or "log_failure" in event:
         return formatEventAsClassicLogText(event)
     moment, who, level = event["log_time"], event["log_namespace"], event["log_level"].name
-    text = _sentence(event).replace("\n", "\n\t")
+    text = sentence(event).replace("\n", "\n\t")
     return f"{_second(int(moment))} [{who}#{level}] {text}\n" if text else None
 
 
@@ -94,7 +94,7 @@ def _isOurs(event: LogEvent) -> bool:
     return isinstance(event.get("log_logger"), Logger)
 
 
-def _sentence(event: LogEvent) -> str:
+def sentence(event: LogEvent) -> str:
     """Put an event's fields into its text.
 
     Twisted's formats may call what a field holds; ours never do, and go the short way. A mistake in

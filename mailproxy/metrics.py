@@ -5,7 +5,7 @@ is asked for when somebody looks. Knows names and labels; must not know where th
 """
 
 import enum
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import attrs
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
@@ -127,6 +127,10 @@ class Metrics:
     def render(self) -> bytes:
         """Everything in Prometheus's text format, as `CONTENT_TYPE` says."""
         return generate_latest(self._registry)
+
+    def families(self) -> Iterable[Metric]:
+        """Everything as it is now, for who adds up several processes."""
+        return self._registry.collect()
 
     def _counter(self, name: str, text: str, labels: tuple[str, ...]) -> Counter:
         return Counter(name, text, labels, namespace="mailproxy", registry=self._registry)

@@ -30,19 +30,29 @@ class Notifier(Service):
 
     log = Logger()
 
-    def __init__(self, reactor: IReactorCore, address: str) -> None:
+    def __init__(
+        self,
+        reactor: IReactorCore,
+        address: str,
+        until: Callable[[], Deferred[None]] = lambda: succeed(None),
+    ) -> None:
         """Begin.
 
         :param address: a socket's path; `@` in front means one without a file.
+        :param until: what must have come about, once the reactor runs, before we are ready.
         """
         self._reactor = reactor
         self._address = f"\0{address[1:]}" if address.startswith("@") else address
         self._reloads = 0
+        self._until = until
 
     def startService(self) -> None:
         """Say that we are ready as soon as the reactor runs: what has a socket listens by then."""
         super().startService()
-        self._reactor.callWhenRunning(self._ready)
+        self._reactor.callWhenRunning(self._begin)
+
+    def _begin(self) -> None:
+        self._until().addCallbacks(lambda _: self._ready(), lambda failure: None)
 
     def _ready(self) -> None:
         if self.running:

@@ -48,6 +48,11 @@ class ListeningSocket(Service):
         self.key, self._endpoint, self._bound = key, endpoint, bound
         self._port: IListeningPort | None = None
 
+    def release(self) -> None:
+        """Let go of what was bound, and will not be opened."""
+        if isinstance(self._endpoint, AdoptedStreamServerEndpoint):
+            os.close(self._endpoint.fileno)
+
     def privilegedStartService(self) -> None:
         """Accept connections; what cannot be opened ends the start."""
         super().privilegedStartService()
@@ -88,14 +93,12 @@ def bindSockets(
     for key, place in places:
         try:
             if isinstance(place, SocketAddress):
-                sockets.append(_bind(place))
+                sockets.append(bindAddress(place))
                 endpoint = _adopt(reactor, sockets[-1])
             else:
-                endpoint = _fromString(reactor, place.text)
-        except OSError as error:
-            problems.append(f"{key}: {_shown(place)}: {os.strerror(error.errno or 0).lower()}")
-        except (ValueError, TypeError, LookupError, ImportError) as error:
-            problems.append(f"{key}: {_shown(place)}: {error}")
+                endpoint = fromString(reactor, place.text)
+        except (OSError, ValueError, TypeError, LookupError, ImportError) as error:
+            problems.append(refusal(key, place, error))
         else:
             listening.append(ListeningSocket(key, endpoint, bound))
     if problems:
@@ -111,7 +114,14 @@ def _adopt(reactor: SocketReactor, bound: socket.socket) -> IStreamServerEndpoin
     return AdoptedStreamServerEndpoint(reactor, bound.fileno(), bound.family)
 
 
-def _fromString(reactor: SocketReactor, text: str) -> IStreamServerEndpoint:
+def refusal(key: str, place: Bind, error: Exception) -> str:
+    """Say in one line why a place cannot be had."""
+    system = isinstance(error, OSError) and error.errno
+    reason = os.strerror(system).lower() if system else str(error)
+    return f"{key}: {_shown(place)}: {reason}"
+
+
+def fromString(reactor: SocketReactor, text: str) -> IStreamServerEndpoint:
     """Read an endpoint string; what systemd has not passed cannot be had."""
     try:
         endpoint: IStreamServerEndpoint = serverFromString(reactor, text)
@@ -130,21 +140,40 @@ def _shown(bind: Bind) -> str:
     return bind.text
 
 
-def _bind(address: SocketAddress) -> socket.socket:
-    """Bind a TCP socket; an IPv6 one takes no IPv4, so that both can be had on one port."""
+def bindAddress(
+    address: SocketAddress, *, shares: bool = False, listens: bool = True
+) -> socket.socket:
+    """Bind a TCP socket; an IPv6 one takes no IPv4, so that both can be had on one port.
+
+    :param shares: whether others of ours may bind the same address.
+    :param listens: whether clients may come at once; they wait until they are accepted.
+    """
     family = socket.AF_INET6 if address.isIPv6 else socket.AF_INET
     bound = socket.socket(family, socket.SOCK_STREAM)
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shares:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if address.isIPv6:
             bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         bound.bind((address.host, address.port))
-        bound.listen(BACKLOG)
+        if listens:
+            bound.listen(BACKLOG)
         bound.setblocking(False)
     except OSError:
         bound.close()
         raise
     return bound
+
+
+def boundAddresses(bound: socket.socket) -> list[Address]:
+    """Tell the addresses that a bound socket answers for; none for a Unix socket."""
+    if bound.family not in (socket.AF_INET, socket.AF_INET6):
+        return []
+    host, port, *_ = bound.getsockname()
+    if host == "::" and not bound.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY):
+        return [Address("::", port), Address("0.0.0.0", port)]
+    return [Address.parse(host, port)]
 
 
 def _isV6Only(port: IListeningPort) -> bool:

@@ -28,6 +28,7 @@ from mailproxy.mapping.file import Check, FileSource, InThread
 from mailproxy.mapping.interfaces import IMappingSource, Revision
 from mailproxy.mapping.plugins import makePluginSource
 from mailproxy.mapping.redis import RedisSettings, RedisSource
+from mailproxy.mapping.shared import SharedFileSource
 from mailproxy.mapping.sql import SQLSource, Statements
 from mailproxy.sockets import SocketReactor
 from mailproxy.tls import BackendOptions, BackendTLS
@@ -46,20 +47,9 @@ class ProxyReactor(DialReactor, SocketReactor, IReactorFromThreads):
 def _fileSource(config: Config, maker: "SourceMaker") -> IMappingSource:
     store = config.mapping.file
     assert store is not None, "loading has seen to it"
-    source = FileSource(store.path, maker.inThread, _checkOf(config))
+    source = SharedFileSource(store.path, maker.inThread, maker.checkOf(config))
     source.load()
     return source
-
-
-def _checkOf(config: Config) -> Check:
-    store = config.mapping.file
-
-    def check(table: Table) -> list[str]:
-        for text in unmatched(config, table):
-            log.warn("{text}", text=text)
-        return checkMapping(config, table, str(store.path if store else ""))
-
-    return check
 
 
 def _redisSource(config: Config, maker: "SourceMaker") -> IMappingSource:
@@ -115,10 +105,14 @@ SOURCES: Mapping[SourceKind, Callable[[Config, "SourceMaker"], IMappingSource]] 
 
 @attrs.frozen
 class SourceMaker:
-    """Makes mapping sources by the table above."""
+    """Makes mapping sources by the table above.
+
+    :ivar warns: whether entries of a mapping file that nobody finds are warned of.
+    """
 
     reactor: ProxyReactor
     inThread: InThread
+    warns: bool = True
 
     def make(self, config: Config) -> IMappingSource:
         """Make the source that a configuration asks for; blocks for a large file."""
@@ -133,5 +127,16 @@ class SourceMaker:
     def revise(self, source: IMappingSource, config: Config) -> Deferred[Revision]:
         """Let a source that holds a copy read it again, by the rules of the new configuration."""
         if isinstance(source, FileSource):
-            return source.revise(_checkOf(config))
+            return source.revise(self.checkOf(config))
         return succeed(Revision())
+
+    def checkOf(self, config: Config) -> Check:
+        """Say what keeps a mapping file from being used with a configuration."""
+        store = config.mapping.file
+
+        def check(table: Table) -> list[str]:
+            for text in unmatched(config, table) if self.warns else ():
+                log.warn("{text}", text=text)
+            return checkMapping(config, table, str(store.path if store else ""))
+
+        return check

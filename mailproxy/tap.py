@@ -4,29 +4,26 @@ With `served` and `sources` the only place that picks classes by name, and with 
 the only one that names the reactor.
 """
 
+import atexit
 import os
 import resource
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import FrameType
-from typing import Any, TypeAlias, cast
+from typing import Any, cast
 
 from twisted.application.service import IService, MultiService
 from twisted.internet import reactor as globalReactor
-from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IProtocolFactory
 from twisted.logger import ILogObserver
 from twisted.python import usage
 from twisted.python.components import Componentized
 from twisted.python.failure import Failure
 
 from mailproxy import openssl
-from mailproxy.adoption import LocalAdopter
 from mailproxy.config import Config, load, warnings
-from mailproxy.config.bind import Bind
-from mailproxy.control import LocalControl
+from mailproxy.core import Core, Reload, makeAlone, makeParent, workerCount
 from mailproxy.demo import prepareTemporary
 from mailproxy.errors import ConfigError
 from mailproxy.eventloop import lighten
@@ -35,16 +32,11 @@ from mailproxy.logs import Logger, setLevel
 from mailproxy.management import Guard, ManagementAPI, makeFactory
 from mailproxy.notify import VARIABLE as NOTIFY_VARIABLE
 from mailproxy.notify import Notifier
-from mailproxy.proxy import Proxy
 from mailproxy.reload import Reloader
-from mailproxy.served import PROTOCOLS
-from mailproxy.sockets import ListeningSocket, bindSockets
+from mailproxy.seat import Seat
 from mailproxy.sources import ProxyReactor, SourceMaker, makeThread
 
 log = Logger()
-
-Reload: TypeAlias = Callable[[], Deferred[list[str]]]
-"""Takes the configuration file as it is now into use; tells which keys need a restart."""
 
 CONFIG_VARIABLE = "PROXY_CONFIG"
 
@@ -135,52 +127,56 @@ def _makeProxy(reactor: ProxyReactor, path: str) -> Whole:
     config = read()
     setLevel(config.server.log_level)
     inThread = makeThread(reactor)
-    sources = SourceMaker(reactor, inThread)
-    proxy = Proxy(reactor, PROTOCOLS, config, sources.make(config))
-    adopter = LocalAdopter(proxy, sources, inThread)
-    reloader = Reloader(adopter, read, inThread, proxy.clock)
+    make = makeAlone if workerCount(config) == 1 else makeParent
+    core = make(reactor, config, SourceMaker(reactor, inThread), inThread)
+    reloader = Reloader(core.adopter, read, inThread, core.proxy.clock)
     whole = Whole()
-    reload = _announced(reactor, whole, reloader.reload)
-    for service in (proxy, reloader, *_listen(reactor, config, proxy, reload)):
+    reload = _announced(reactor, whole, core, reloader.reload)
+    _setManagement(reactor, config, core, reload)
+    for service in (reloader, *core.services):
         service.setServiceParent(whole)
     reactor.callWhenRunning(_welcome, config)
     reactor.callWhenRunning(_obeySignals, reactor, reload)
+    reactor.callWhenRunning(_watchStart, reactor, core)
     return whole
 
 
-def _announced(reactor: ProxyReactor, whole: Whole, reload: Reload) -> Reload:
+def _announced(reactor: ProxyReactor, whole: Whole, core: Core, reload: Reload) -> Reload:
     """Tell a service manager, where there is one, of our life and of each reload."""
     manager = os.environ.get(NOTIFY_VARIABLE)
     if not manager:
         return reload
-    notifier = Notifier(reactor, manager)
+    notifier = Notifier(reactor, manager, core.ready)
     notifier.setServiceParent(whole)
     return lambda: notifier.whileReloading(reload)
 
 
-def _listen(
-    reactor: ProxyReactor, config: Config, proxy: Proxy, reload: Reload
-) -> list[ListeningSocket]:
-    """Bind every listener's sockets and management's, and set what answers behind them."""
-    listening = bindSockets(reactor, _places(config), proxy.bound)
-    factories: dict[str, IProtocolFactory] = {
-        f"listener.{listener.name}.bind": listener.factory for listener in proxy.listeners
-    }
-    if config.admin is not None:
-        guard = Guard.fromConfig(config.admin, proxy.clock)
-        resource = ManagementAPI(LocalControl(proxy, reload), guard).resource()
-        factories["admin.bind"] = makeFactory(resource, proxy, reactor)
-    for each in listening:
-        each.factory = factories[each.key]
-    return listening
+def _setManagement(reactor: ProxyReactor, config: Config, core: Core, reload: Reload) -> None:
+    """Set what answers behind management's socket."""
+    if config.admin is not None and core.admin is not None:
+        guard = Guard.fromConfig(config.admin, core.proxy.clock)
+        resource = ManagementAPI(core.control(reload), guard).resource()
+        core.admin.factory = makeFactory(resource, core.proxy, reactor)
 
 
-def _places(config: Config) -> Iterator[tuple[str, Bind]]:
-    for name, listener in config.listener.items():
-        for place in listener.addresses:
-            yield f"listener.{name}.bind", place
-    if config.admin is not None:
-        yield "admin.bind", config.admin.address
+def _watchStart(reactor: ProxyReactor, core: Core) -> None:
+    """End with status 1 when clients cannot be served at all."""
+    core.ready().addErrback(lambda failure: _giveUp(reactor, failure))
+
+
+def _giveUp(reactor: ProxyReactor, failure: Failure) -> None:
+    """Say why, and stop; twistd itself would end with status 0."""
+    error = failure.value
+    for problem in error.problems if isinstance(error, ConfigError) else [str(error)]:
+        log.critical("the start has failed: {problem}", problem=problem)
+    atexit.register(_endWithFailure)
+    reactor.stop()
+
+
+def _endWithFailure() -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1)
 
 
 def _obeySignals(reactor: ProxyReactor, reload: Reload) -> None:
@@ -226,7 +222,7 @@ def _descriptorWarnings(config: Config) -> Iterator[str]:
     """Tell when the process may not open what its listeners would let in: two legs a session."""
     allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     for name, listener in config.listener.items():
-        if 2 * listener.max_connections > allowed:
+        if 2 * Seat(0, workerCount(config)).share(listener.max_connections) > allowed:
             yield (
                 f"listener.{name}.max_connections: {listener.max_connections} sessions need two "
                 f"descriptors each, and this process may have {allowed}; raise its limit"

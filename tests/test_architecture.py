@@ -63,8 +63,11 @@ FLOORS = {
     "management": 5,
     "management.*": 5,
     "workers": 5,
+    "workers.*": 5,
     "served": 5,
     "sources": 5,
+    "core": 6,
+    "worker": 6,
     "tap": 6,
     "cli": 6,
     "cli.*": 6,
@@ -87,6 +90,8 @@ SIDEWAYS = {
     ("http.delivery", "session"),
     ("proxy", "listener"),  # what a proxy owns
     ("control", "proxy"),  # LocalControl asks one Proxy
+    ("workers.worker", "sources"),  # what a worker is built of
+    ("tap", "core"),  # what serves
     ("tap", "demo"),  # twistd's --demo
 }
 """Imports between modules of one floor, each with its reason."""
@@ -101,7 +106,7 @@ PURE = (
     "protocols.grammar",
     "health",
 )
-NAMES_REACTOR = ("tap", "cli")
+NAMES_REACTOR = ("tap", "worker", "cli")
 PROTOCOL_WORDS = {"imap", "pop3", "managesieve", "sieve", "submission", "smtp", "lmtp", "http"}
 STORE_WORDS = {"redis", "sql", "sqlite", "postgres", "postgresql", "mysql", "adbapi", "file"}
 FUNCTION_LINES, FILE_LINES = 40, 400

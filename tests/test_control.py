@@ -1,5 +1,6 @@
 """What management asks is answered by a real proxy, which has no listener and a store in memory."""
 
+import os
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail, succeed
@@ -152,8 +153,12 @@ class CountTests(ControlCase):
             "cache_entries": 0,
             "active_connections": 0,
             "connections": [],
+            "worker_restarts": 0,
         }
-        self.assertEqual(self.successResultOf(self.control.stats()), expected)
+        stats = self.successResultOf(self.control.stats())
+        (worker,) = stats.pop("workers")
+        self.assertEqual((worker["pid"], worker["state"]), (os.getpid(), "serving"))
+        self.assertEqual(stats, expected)
 
     def test_statsCount(self) -> None:
         """Lookups from memory and from the store, and sessions where they are."""

@@ -11,6 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from mailproxy.config import warnings
 from mailproxy.config.bind import parseBind
 from mailproxy.metrics import Metrics
+from mailproxy.workers.control import ownCounts
 from tests.config.support import MAIN, TOKEN, ConfigTestCase
 from tests.test_metrics import eventfulMetrics, samples
 
@@ -46,7 +47,11 @@ class DashboardTests(SynchronousTestCase):
 
     def counted(self) -> dict[str, set[str]]:
         """Each sample's name with its labels, when everything has happened once."""
-        return {name: {label for label, _ in labels} for name, labels in samples(eventfulMetrics())}
+        own = [(each[0], each[1]) for f in ownCounts(1, 0).values() for each in f["samples"]]
+        found = {
+            name: {label for label, _ in labels} for name, labels in samples(eventfulMetrics())
+        }
+        return found | {name: set(labels) for name, labels in own}
 
     def test_onlyWhatExistsIsShown(self) -> None:
         """Every metric that is asked for is one of ours, with the labels that it is asked by."""

@@ -5,13 +5,15 @@ from typing import Any, ClassVar
 
 import attrs
 from twisted.internet.address import UNIXAddress
+from twisted.internet.defer import Deferred
 from twisted.internet.testing import StringTransport
 
 from mailproxy import proxyheader
 from mailproxy.config.model import Listener as ListenerConfig
-from mailproxy.listener import HEADER_PATIENCE, trust
+from mailproxy.listener import HEADER_PATIENCE, REFUSAL_PAUSE, trust
 from mailproxy.origin import Address
 from mailproxy.protocols.server import ClientLeg
+from mailproxy.seat import Seat
 from tests.dialling import Dialling
 from tests.stage import Client, Scene, StageCase, Watched, clientAddress
 from tests.stage import Stage as Theatre
@@ -49,6 +51,56 @@ class LimitTests(StageCase):
         first.hangUp()
         stage.network.pump()
         self.assertTrue(stage.enter().take().startswith(GREETING))
+
+    def test_roomIsBorrowed(self) -> None:
+        """Where several processes share the limit: who waits for room is greeted when there is."""
+        stage = self.begin(Scene(listener={"max_connections": 4}))
+        asked: list[Deferred[int]] = []
+
+        def borrow(listener: str) -> Deferred[int]:
+            asked.append(Deferred())
+            return asked[-1]
+
+        stage.listener.join(Seat(0, 2, borrow=borrow))
+        clients = [stage.enter() for _ in range(4)]
+        greeted = [client.take().startswith(GREETING) for client in clients]
+        self.assertEqual((greeted, len(asked)), ([True, True, False, False], 1))
+        self.assertEqual(stage.listener.lend(), 0)
+        asked[0].callback(1)
+        stage.network.pump()
+        self.assertTrue(clients[2].take().startswith(GREETING))
+        asked[1].callback(0)
+        stage.network.pump()
+        self.assertEqual((clients[3].received, clients[3].lost is None), (b"", False))
+        self.assertEqual(stage.listener.factory.turnedAway, 1)
+
+    def test_whoLeavesNeedsNoRoom(self) -> None:
+        """And nobody is asked again at once, after all were full."""
+        stage = self.begin(Scene(listener={"max_connections": 2}))
+        asked: list[Deferred[int]] = []
+
+        def borrow(listener: str) -> Deferred[int]:
+            asked.append(Deferred())
+            return asked[-1]
+
+        stage.listener.join(Seat(0, 2, borrow=borrow))
+        stage.enter()
+        stage.enter().reset()
+        stage.network.pump()
+        asked[0].callback(0)
+        self.assertEqual(stage.listener.factory.turnedAway, 0)
+        self.assertIsNotNone(stage.enter().lost)
+        self.assertEqual(len(asked), 1)
+        stage.network.advance(REFUSAL_PAUSE)
+        stage.enter()
+        self.assertEqual(len(asked), 2)
+
+    def test_halfOfTheFreeRoomIsLent(self) -> None:
+        """All of the last place."""
+        stage = self.begin(Scene(listener={"max_connections": 10}))
+        stage.listener.join(Seat(0, 2))
+        stage.enter()
+        self.assertEqual([stage.listener.lend() for _ in range(5)], [2, 1, 1, 0, 0])
 
     def test_clientOnItsWayOutCountsUntilItIsGone(self) -> None:
         """A connection that lingers over its last words still takes a place."""

@@ -130,6 +130,7 @@ class TapCase(ConfigTestCase):
         self.reactor = ThreadlessReactor()
         self.limits: list[tuple[int, tuple[int, int]]] = []
         self.patch(tap, "globalReactor", self.reactor)
+        self.patch(tap, "workerCount", lambda config: 1)
         self.patch(resource, "setrlimit", lambda *words: self.limits.append(words))
         self.patch(Logger, "level", Logger.level)
         self.patch(os, "environ", {})

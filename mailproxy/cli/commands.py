@@ -51,9 +51,21 @@ async def status(job: Job) -> int:
             "lookups answered from memory"
         ),
         Line.of("destinations down: ", bad(", ".join(down)) if down else good("none")),
+        *_workers(stats),
     ]
     job.output.give({**stats, "destinations": destinations}, *shown)
     return 0
+
+
+def _workers(stats: dict[str, Any]) -> list[Line]:
+    """Tell of worker processes, where there are several."""
+    states = [each["state"] for each in stats.get("workers", [])]
+    if len(states) < 2:
+        return []
+    serving = f"{states.count('serving')} of {len(states)}"
+    restarts = f", {stats['worker_restarts']} restarted since the start"
+    whole = states.count("serving") == len(states)
+    return [Line.of("workers: ", good(serving) if whole else bad(serving), " serve", restarts)]
 
 
 async def destinations(job: Job) -> int:

@@ -239,8 +239,6 @@ def _otherWarnings(config: Config) -> Iterator[str]:
                 f"{keyPath(('destination', name, 'tls_allow_invalid_certs'))}: anybody on the way "
                 "can read the passwords sent there; use tls_pinned_cert_sha256 instead"
             )
-    if config.server.threads > 1:
-        yield "server.threads: this version runs one process; write 1, or leave it out"
     sql = config.mapping.sql
     if sql is not None and (sql.upsert_query is None) != (sql.delete_query is None):
         yield "mapping.sql: writing needs both upsert_query and delete_query; it stays read-only"

@@ -102,7 +102,9 @@ __all__ = [
 class Server(Section):
     """The `[server]` table."""
 
-    threads: Count = Field(default=0, description="Worker processes; 0 = one per core.")
+    threads: Count = Field(
+        default=0, description="Worker processes; 0 = one for each core that we may use."
+    )
     hostname: HostName | None = Field(
         default=None,
         description="Name in SMTP greetings and forwarded data; unset: the local address.",

@@ -28,6 +28,7 @@ from mailproxy.errors import (
     MailProxyError,
     MappingError,
     ReadOnlyMapping,
+    Unanswered,
     UnknownDestination,
 )
 from mailproxy.identity import redact
@@ -195,6 +196,7 @@ _ERRORS: tuple[tuple[type[MailProxyError], Callable[[MailProxyError], Answer]], 
     (ConfigError, lambda error: lines(400, *str(error).splitlines())),
     (ReadOnlyMapping, lambda _: lines(501, "the mapping store takes no writes")),
     (MappingError, lambda error: lines(500, f"the mapping store failed: {error}")),
+    (Unanswered, lambda error: lines(503, str(error))),
 )
 """What a call may fail with, and the answer. Any other error is a mistake of ours."""
 

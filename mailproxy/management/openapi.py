@@ -83,7 +83,7 @@ def _responses(call: Described) -> Facts:
     """What it answers, by status; whatever goes wrong is told in text."""
     key = f"{call.method} {call.path}"
     # A call without parameters refuses every one that is given.
-    statuses = {400, 401, 429, *_FAILURES.get(key, ())} if call.needsToken else set()
+    statuses = {400, 401, 429, 503, *_FAILURES.get(key, ())} if call.needsToken else set()
     failures = {
         str(status): {"description": _STATUSES[status], "content": _TEXT}
         for status in sorted(statuses)
@@ -128,12 +128,11 @@ _STATUSES: Mapping[int, str] = {
     429: "Locked out after too many wrong tokens; Retry-After says for how long.",
     500: "The mapping store failed.",
     501: "The mapping store takes no writes.",
-    503: "The mapping store could not tell.",
+    503: "The mapping store could not tell, or a worker process has not answered.",
 }
 
 _FAILURES: Mapping[str, tuple[int, ...]] = {
     "POST /destinations/reset": (404,),
-    "GET /mappings": (503,),
     "PUT /mappings": (500, 501),
     "DELETE /mappings": (500, 501),
     "POST /mappings/reload": (500,),
@@ -148,6 +147,15 @@ _SHAPES: Mapping[str, Facts] = {
         cache_entries=_COUNT,
         active_connections=_COUNT,
         connections=_list(_object(protocol=_STRING, destination=_NULLABLE, active=_COUNT)),
+        workers=_list(
+            _object(
+                worker=_COUNT,
+                pid={"type": ["integer", "null"]},
+                state=_STRING,
+                since={"type": ["number", "null"]},
+            )
+        ),
+        worker_restarts=_COUNT,
     ),
     "GET /openapi.json": {"type": "object"},
     "POST /config/reload": _object(reloaded=_FLAG, note=_NULLABLE),

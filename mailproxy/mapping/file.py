@@ -243,7 +243,8 @@ class FileSource:
             self._turn.release()
 
         known = self._content.digest if self._content is not None else None
-        return Revision(self._file.edited or content.digest != known, use, discard)
+        changed = self._file.edited or content.digest != known
+        return Revision(changed, use, discard, content.digest)
 
     def lookup(self, identifier: str) -> Deferred[str | None]:
         """Find the destination of an identifier in memory."""

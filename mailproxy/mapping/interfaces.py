@@ -29,11 +29,13 @@ class Revision:
     :ivar changed: whether it differs from the copy in use.
     :ivar use: takes it into use; cannot fail.
     :ivar discard: forgets it.
+    :ivar digest: two copies with the same one answer alike; empty where there is no copy.
     """
 
     changed: bool = False
     use: Callable[[], None] = _nothing
     discard: Callable[[], None] = _nothing
+    digest: bytes = b""
 
 
 class IMappingSource(Interface):

@@ -33,6 +33,21 @@ class QuestionTests(ProxyCase):
         self.run_("destinations")
         self.assertEqual(self.printed()[2].split("\t")[:2], ["new", "down"])
 
+    def test_statusTellsOfWorkers(self) -> None:
+        """Where there are several; one that is away is what somebody looks for."""
+        facts = self.world._stats()
+        states = [{"worker": n, "pid": n, "state": "serving", "since": 0.0} for n in (1, 2)]
+        facts |= {"workers": states, "worker_restarts": 3}
+        self.world._stats = lambda: facts  # type: ignore[method-assign]
+        self.run_("status")
+        self.assertIn("workers: 2 of 2 serve, 3 restarted since the start", self.printed())
+        states[1]["state"] = "waiting to be started"
+        self.run_("status")
+        self.assertIn("workers: 1 of 2 serve, 3 restarted since the start", self.printed())
+        del states[1]
+        self.run_("status")
+        self.assertNotIn("workers", "".join(self.printed()))
+
     def test_destinationsAreATable(self) -> None:
         """A heading and a line for each."""
         self.assertEqual(self.run_("destinations"), 0)

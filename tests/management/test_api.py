@@ -15,6 +15,7 @@ from mailproxy.errors import (
     InvalidIdentifier,
     MappingError,
     ReadOnlyMapping,
+    Unanswered,
     UnknownDestination,
 )
 from mailproxy.management import Guard, ManagementAPI
@@ -97,6 +98,7 @@ FAILED: tuple[tuple[str, str, Exception, int, str], ...] = (
     ("PUT /mappings", WRITES, MappingError("disk full"), 500, "store failed: disk full\n"),
     ("DELETE /mappings", "identifier=a", MappingError("gone"), 500, "store failed: gone\n"),
     ("GET /mappings", "identifier=a", MappingError("gone"), 503, "could not tell: gone\n"),
+    ("GET /stats", "", Unanswered("worker 2 does not answer"), 503, "worker 2 does not answer\n"),
     ("POST /mappings/reload", "", ConfigError(["m:3: bad", "m:9: worse"]), 400, "m:3: bad\nm:9: "),
 )
 

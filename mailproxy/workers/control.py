@@ -1,0 +1,331 @@
+"""Management's questions, put to all workers.
+
+Knows whom to ask for what and what must be seen by all before an answer; must not know how a
+worker finds its own.
+"""
+
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, TypeVar
+
+from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from mailproxy.control import Facts, IControl
+from mailproxy.errors import MappingError, PeerGone, Unanswered
+from mailproxy.identity import IdentityRules
+from mailproxy.logs import Logger
+from mailproxy.workers import logs, merge
+from mailproxy.workers.adopter import FleetAdopter
+from mailproxy.workers.fleet import ANSWER_PATIENCE, START_PATIENCE, Fleet
+from mailproxy.workers.handle import Handle, Hooks
+
+__all__ = ["FleetControl", "Shared", "ownCounts"]
+
+T = TypeVar("T")
+
+
+class Shared:
+    """What workers tell their parent, and what it keeps for those that begin.
+
+    :ivar counts: the last known metrics of each worker, by its seat.
+    :ivar past: those of workers that have ended.
+    :ivar holds: logins on hold: identifier -> until when.
+    """
+
+    log = Logger()
+    fleet: Fleet
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self._clock = clock
+        self.counts: dict[int, merge.Counts] = {}
+        self.past: merge.Counts = {}
+        self.holds: dict[str, float] = {}
+        self._lent: dict[tuple[str, int], int] = {}
+        self._following: set[Deferred[Any]] = set()
+
+    def hooks(self) -> Hooks:
+        """What workers may ask and say."""
+        topics: Mapping[str, Callable[..., Any]] = {
+            "log": self._logged,
+            "news": self._news,
+            "rewrite": self._rewritten,
+        }
+        methods: Mapping[str, Callable[..., Any]] = {
+            "borrow": self._borrow,
+            "goodbye": self._goodbye,
+        }
+        return Hooks(methods, topics, self._ended)
+
+    def _logged(self, handle: Handle, events: list[Facts]) -> None:
+        for facts in events:
+            logs.publish(handle.number + 1, facts)
+
+    def _goodbye(self, handle: Handle) -> None:
+        """Hear from a worker that has said all."""
+
+    def _ended(self, handle: Handle, reason: str) -> None:
+        """Keep the counters of a worker that has ended: they may only grow."""
+        last = self.counts.pop(handle.number, {})
+        self.past = merge.add(self.past, merge.lasting(last))
+
+    def counted(self, handle: Handle, counts: merge.Counts) -> None:
+        """Note a worker's metrics."""
+        self.counts[handle.number] = counts
+
+    def _news(self, handle: Handle, facts: list[Any]) -> None:
+        """Pass news of a destination on."""
+        for each in self._others(handle):
+            each.ask(ANSWER_PATIENCE, "hear", facts).addErrback(self._passOver)
+
+    def _others(self, handle: Handle) -> list[Handle]:
+        return [each for each in self.fleet.serving if each is not handle]
+
+    def _passOver(self, failure: Any) -> None:
+        failure.trap(PeerGone, Unanswered)
+
+    # The mapping file
+
+    def _rewritten(self, handle: Handle, facts: Facts) -> None:
+        """Let the others follow, whoever has asked for the write."""
+        for each in self._others(handle):
+            following = each.ask(START_PATIENCE, "follow", facts)
+            self._following.add(following)
+            following.addBoth(self._followed, following)
+
+    def _followed(self, result: Any, following: Deferred[Any]) -> Any:
+        self._following.discard(following)
+        return result
+
+    async def followed(self) -> None:
+        """Wait until all have followed what was written so far.
+
+        :raises Unanswered: when one has not.
+        """
+        results = await DeferredList(list(self._following), consumeErrors=True)
+        for done, failure in results:
+            if not done and failure.check(PeerGone) is None:
+                failure.raiseException()
+
+    # Room
+
+    def _borrow(self, handle: Handle, listener: str) -> Deferred[int]:
+        return Deferred.fromCoroutine(self._borrowFor(handle, listener))
+
+    async def _borrowFor(self, handle: Handle, listener: str) -> int:
+        """Find room for a worker whose share of a listener's connections is used up."""
+        for each in self._others(handle):
+            try:
+                given = int(await each.ask(ANSWER_PATIENCE, "lend", listener))
+            except (PeerGone, Unanswered):
+                continue
+            if given:
+                self._note(listener, each.number, -given)
+                self._note(listener, handle.number, given)
+                return given
+        return 0
+
+    def _note(self, listener: str, number: int, places: int) -> None:
+        key = listener, number
+        self._lent[key] = self._lent.get(key, 0) + places
+
+    def adopted(self) -> None:
+        """Begin anew: all shares are what the new configuration says."""
+        self._lent.clear()
+
+    # Those who begin
+
+    async def introduce(self, handle: Handle) -> None:
+        """Tell a worker what all others know."""
+        self._forgetHolds()
+        now = self._clock.seconds()
+        for identifier, until in self.holds.items():
+            await handle.ask(ANSWER_PATIENCE, "hold", identifier, until - now)
+        for (listener, number), places in self._lent.items():
+            if number == handle.number:
+                await handle.ask(ANSWER_PATIENCE, "grow", listener, places)
+        if self.fleet.serving:
+            _, known = await self.fleet.askOne("health")
+            await handle.ask(ANSWER_PATIENCE, "restore", known)
+
+    def hold(self, identifier: str, seconds: float) -> None:
+        """Note that logins wait; 0: no longer."""
+        self._forgetHolds()
+        self.holds.pop(identifier, None)
+        if seconds > 0:
+            self.holds[identifier] = self._clock.seconds() + seconds
+
+    def _forgetHolds(self) -> None:
+        now = self._clock.seconds()
+        self.holds = {name: until for name, until in self.holds.items() if until > now}
+
+
+@implementer(IControl)
+class FleetControl:
+    """Answers for all workers.
+
+    :param rules: gives the rules for identifiers in force.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        shared: Shared,
+        adopter: FleetAdopter,
+        rules: Callable[[], IdentityRules],
+        reload: Callable[[], Deferred[list[str]]],
+    ) -> None:
+        self._fleet, self._shared, self._adopter = fleet, shared, adopter
+        self._rules, self._reload = rules, reload
+
+    def _begun(self) -> Deferred[None]:
+        def failed(failure: Failure) -> None:
+            raise Unanswered("no worker serves: the start has failed") from failure.value
+
+        return self._fleet.ready().addErrback(failed)
+
+    def _when(self, work: Callable[[], Coroutine[Any, Any, T]]) -> Deferred[T]:
+        """Do something once all workers serve for the first time."""
+        return self._begun().addCallback(lambda _: Deferred.fromCoroutine(work()))
+
+    def _changing(self, work: Callable[[], Coroutine[Any, Any, T]]) -> Deferred[T]:
+        """Do something that a worker which begins meanwhile must not miss."""
+        return self._begun().addCallback(lambda _: self._fleet.turns.together(work))
+
+    # Looking
+
+    def stats(self) -> Deferred[Facts]:
+        """Count lookups and live sessions, and tell of the workers."""
+        return self._when(self._stats)
+
+    async def _stats(self) -> Facts:
+        answers = await self._fleet.askAll("stats")
+        workers = self._fleet.report()
+        return {
+            **merge.stats(answers),
+            "workers": workers,
+            "worker_restarts": self._fleet.restarts,
+        }
+
+    def metrics(self) -> Deferred[str]:
+        """Write all counts, those of workers that have ended included."""
+        return self._when(self._metrics)
+
+    async def _metrics(self) -> str:
+        for handle, counts in await self._fleet.askEach("ping"):
+            self._shared.counted(handle, counts)
+        total = self._shared.past
+        for counts in self._shared.counts.values():
+            total = merge.add(total, counts)
+        return merge.render({**total, **ownCounts(len(self._fleet.serving), self._fleet.restarts)})
+
+    def destinations(self) -> Deferred[list[Facts]]:
+        """Tell the health of each destination."""
+        return self._when(self._destinations)
+
+    async def _destinations(self) -> list[Facts]:
+        return merge.destinations(await self._fleet.askAll("destinations"))
+
+    def mapping(self, identifier: str) -> Deferred[Facts]:
+        """Tell where an account would go now; it is `cached` if any worker remembers it."""
+        return self._when(lambda: self._mapping(identifier))
+
+    async def _mapping(self, identifier: str) -> Facts:
+        remembered = await self._fleet.askAll("peek", identifier)
+        patience = self._adopter.config.mapping.lookup_timeout + ANSWER_PATIENCE
+        _, facts = await self._fleet.askOne("mapping", identifier, patience=patience)
+        return {**facts, "cached": any(remembered)}
+
+    def connections(
+        self, identifier: str | None, destination: str | None, protocol: str | None
+    ) -> Deferred[list[Facts]]:
+        """List live sessions."""
+        return self._when(lambda: self._connections(identifier, destination, protocol))
+
+    async def _connections(self, *words: str | None) -> list[Facts]:
+        return merge.connections(await self._fleet.askAll("connections", *words))
+
+    # Changing
+
+    def resetDestination(self, destination: str) -> Deferred[None]:
+        """Forget a destination's failures."""
+        return self._changing(lambda: self._tellAll("resetDestination", destination))
+
+    def invalidate(self, identifier: str | None) -> Deferred[None]:
+        """Drop what is remembered."""
+        return self._changing(lambda: self._tellAll("invalidate", identifier))
+
+    async def _tellAll(self, method: str, *words: Any) -> None:
+        await self._fleet.askAll(method, *words)
+
+    def setMapping(self, identifier: str, destination: str) -> Deferred[None]:
+        """Write where an account lives; answered when all workers see it."""
+        return self._changing(lambda: self._write("setMapping", identifier, destination))
+
+    def removeMapping(self, identifier: str) -> Deferred[bool]:
+        """Remove an account's mapping, likewise."""
+        return self._changing(lambda: self._write("removeMapping", identifier))
+
+    async def _write(self, method: str, identifier: str, *words: str) -> Any:
+        """Let one worker write, and all others know.
+
+        What has failed may have been done all the same: then everybody asks the store anew.
+        """
+        try:
+            _, result = await self._fleet.askOne(
+                method, identifier, *words, patience=START_PATIENCE
+            )
+            await self._shared.followed()
+        except (MappingError, Unanswered):
+            await self._fleet.askAll("expire", identifier)
+            raise
+        await self._fleet.askAll("invalidate", identifier)
+        return result
+
+    def reloadMappings(self) -> Deferred[None]:
+        """Read the store again, in all workers or in none."""
+        work = self._reloadMappings
+        return self._begun().addCallback(lambda _: self._fleet.turns.alone(work))
+
+    async def _reloadMappings(self) -> None:
+        if not await self._adopter.rereadMapping():
+            await self._fleet.askAll("reloadMappings", patience=START_PATIENCE)
+
+    def kick(self, identifier: str) -> Deferred[int]:
+        """End an account's sessions."""
+        return self._when(lambda: self._kick(identifier))
+
+    async def _kick(self, identifier: str) -> int:
+        return sum(await self._fleet.askAll("kick", identifier))
+
+    def delay(self, identifier: str, seconds: int) -> Deferred[None]:
+        """Let an account's new logins wait, also at workers that begin meanwhile."""
+        return self._changing(lambda: self._delay(identifier, seconds))
+
+    async def _delay(self, identifier: str, seconds: int) -> None:
+        self._shared.hold(self._rules().normalize(identifier), seconds)
+        await self._fleet.askAll("delay", identifier, seconds)
+
+    def reload(self) -> Deferred[list[str]]:
+        """Take the configuration file as it is now into use."""
+        return self._begun().addCallback(lambda _: self._reload())
+
+
+def ownCounts(serving: int, restarts: int) -> merge.Counts:
+    """What the parent itself counts."""
+    workers, started = "mailproxy_workers", "mailproxy_worker_restarts"
+    return {
+        workers: {
+            "type": "gauge",
+            "text": "Worker processes that serve.",
+            "samples": [[workers, {}, serving]],
+        },
+        started: {
+            "type": "counter",
+            "text": "Worker processes that were started in the place of one that had ended.",
+            "samples": [[f"{started}_total", {}, restarts]],
+        },
+    }

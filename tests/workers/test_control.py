@@ -1,0 +1,308 @@
+"""Management's questions reach all workers, and their answers are one."""
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from zope.interface.verify import verifyObject
+
+from mailproxy.control import IControl
+from mailproxy.errors import (
+    ConfigError,
+    InvalidIdentifier,
+    MappingError,
+    Stage,
+    Unanswered,
+    UnknownDestination,
+)
+from mailproxy.workers.fleet import ANSWER_PATIENCE
+from tests.stage import LOGIN
+from tests.test_proxy import TEXT
+from tests.workers.support import FleetCase
+
+
+class AnswerTests(FleetCase):
+    """What is asked."""
+
+    def test_itIsAControlLikeAnyOther(self) -> None:
+        """The same interface as one proxy's."""
+        self.assertTrue(verifyObject(IControl, self.control))
+
+    def test_numbersAreAddedUp(self) -> None:
+        """Lookups and sessions of all; each worker is told of."""
+        for number in (0, 1, 1):
+            self.enter(number)
+            self.home(number, "ann")
+        stats = self.result(self.control.stats())
+        expected = {"cache_hits": 1, "cache_misses": 2, "active_connections": 3}
+        self.assertEqual({key: stats[key] for key in expected}, expected)
+        self.assertEqual(stats["hit_rate_pct"], 33.3)
+        self.assertEqual([each["pid"] for each in stats["workers"]], [1000, 1001])
+        self.assertEqual({each["state"] for each in stats["workers"]}, {"serving"})
+
+    def test_sessionsOfAllAreListedAndKicked(self) -> None:
+        """Wherever they are."""
+        clients = [self.enter(number) for number in (0, 1)]
+        for client in clients:
+            client.say(LOGIN)
+        self.network.pump()
+        found = self.result(self.control.connections("ANN", None, None))
+        self.assertEqual([each["identifier"] for each in found], ["ann", "ann"])
+        self.assertEqual(len({each["id"] for each in found}), 2)
+        self.assertEqual(self.result(self.control.kick("ann")), 2)
+        self.assertEqual([client.lost is None for client in clients], [False, False])
+
+    def test_cachedByAny(self) -> None:
+        """One worker's memory is enough."""
+        self.assertFalse(self.result(self.control.mapping("ann"))["cached"])
+        self.home(1, "ann")
+        answer = self.result(self.control.mapping("ann"))
+        self.assertEqual((answer["cached"], answer["destination"]), (True, "old"))
+
+    def test_healthIsSharedAndReset(self) -> None:
+        """Failures at two workers are one streak; a reset is everybody's."""
+        for number in (0, 1):
+            self.proxyOf(number).health.admit("new").failed(Stage.CONNECT, "192.0.2.9")
+            self.network.pump()
+        down = {
+            each["destination"]: each["down"] for each in self.result(self.control.destinations())
+        }
+        self.assertEqual(down, {"old": False, "new": True, "far": False})
+        self.result(self.control.resetDestination("new"))
+        for number in (0, 1):
+            self.proxyOf(number).health.admit("new")
+        self.failure(self.control.resetDestination("nowhere"), UnknownDestination)
+
+    def test_invalidateForgetsEverywhere(self) -> None:
+        """One account, or all."""
+        for words in ("ann", None):
+            for number in (0, 1):
+                self.home(number, "ann")
+            self.result(self.control.invalidate(words))
+            for number in (0, 1):
+                self.assertFalse(self.proxyOf(number).cache.peek("ann"))
+
+    def test_identifiersGoThroughTheRules(self) -> None:
+        """A bad one is refused as by one process."""
+        for asked in (
+            self.control.kick('a"b'),
+            self.control.mapping(""),
+            self.control.delay("", 5),
+            self.control.setMapping("a b", "new"),
+        ):
+            self.failure(asked, InvalidIdentifier)
+
+    def test_metricsAreAddedUp(self) -> None:
+        """Counters and gauges of all, and the fleet's own."""
+        for number in (0, 1, 1):
+            self.enter(number)
+            self.home(number, "ann")
+        text = self.result(self.control.metrics())
+        self.assertIn('mailproxy_active_sessions{destination="",protocol="imap"} 3.0', text)
+        self.assertIn("mailproxy_cache_misses_total 2.0", text)
+        self.assertIn("mailproxy_workers 2.0", text)
+        self.assertIn("mailproxy_worker_restarts_total 0.0", text)
+
+    def test_reloadIsThePlainOne(self) -> None:
+        """Its answer is passed on."""
+        self.house.later = ["admin"]
+        self.assertEqual(self.result(self.control.reload()), ["admin"])
+
+
+class WriteTests(FleetCase):
+    """Mappings that are changed."""
+
+    def test_allSeeAWriteBeforeItsAnswer(self) -> None:
+        """One worker writes the file; no other remembers what was."""
+        for number in (0, 1):
+            self.assertEqual(self.home(number, "ann"), "old")
+        self.result(self.control.setMapping("ann", "new"))
+        self.assertEqual((self.directory / "accounts").read_text(), "ann\tnew\n")
+        for number in (0, 1):
+            self.assertEqual(self.home(number, "ann"), "new")
+        self.assertTrue(self.result(self.control.removeMapping("ann")))
+        self.assertFalse(self.result(self.control.removeMapping("ann")))
+        for number in (0, 1):
+            self.assertEqual(self.home(number, "ann"), "old")
+
+    def test_editThatAWriteTakesAlongReachesAll(self) -> None:
+        """As it would in one process."""
+        self.write("accounts", "ann old\nbob far\n")
+        self.result(self.control.setMapping("zoe", "new"))
+        for number in (0, 1):
+            self.assertEqual((self.home(number, "bob"), self.home(number, "zoe")), ("far", "new"))
+
+    def test_refusedWriteChangesNothing(self) -> None:
+        """Each error is the one of a single process."""
+        self.failure(self.control.setMapping("ann", "nowhere"), UnknownDestination)
+        self.failure(self.control.setMapping("#ann", "new"), InvalidIdentifier)
+        self.write("accounts", "broken\n")
+        self.failure(self.control.setMapping("ann", "new"), MappingError)
+        for number in (0, 1):
+            self.assertEqual(self.home(number, "ann"), "old")
+
+    def test_reloadReachesAll(self) -> None:
+        """And forgets what was remembered."""
+        self.home(1, "ann")
+        self.write("accounts", "ann far\n")
+        self.result(self.control.reloadMappings())
+        for number in (0, 1):
+            self.assertEqual(self.home(number, "ann"), "far")
+
+    def test_badFileIsRefusedByAll(self) -> None:
+        """With its lines; the old table is kept."""
+        self.write("accounts", "ann nowhere\n")
+        error = self.failure(self.control.reloadMappings(), ConfigError)
+        self.assertIn("accounts:1", error.problems[0])
+        for number in (0, 1):
+            self.assertEqual(self.home(number, "ann"), "old")
+        self.write("accounts", "ann new\n")
+        self.result(self.control.reloadMappings())
+
+    def test_writerThatDies(self) -> None:
+        """Another one writes in its stead."""
+        self.house.processes[0].die("signal 9")
+        self.result(self.control.setMapping("ann", "new"))
+        self.assertEqual(self.home(0, "ann"), "new")
+
+
+class SilenceTests(FleetCase):
+    """Workers that do not answer."""
+
+    def silence(self) -> None:
+        """Let the second worker hang: nothing that it is asked is heard."""
+        self.house.workers[1].peer.dataReceived = lambda data: None  # type: ignore[method-assign]
+
+    def test_theSilentOneIsNamed(self) -> None:
+        """No half of an answer is given as the whole."""
+        self.silence()
+        asking: tuple[Callable[[], Deferred[Any]], ...] = (
+            lambda: self.control.stats(),
+            lambda: self.control.metrics(),
+            lambda: self.control.connections(None, None, None),
+            lambda: self.control.kick("ann"),
+            lambda: self.control.destinations(),
+        )
+        for ask in asking:
+            asked = ask()
+            self.network.pump()
+            self.assertNoResult(asked)
+            self.network.advance(ANSWER_PATIENCE)
+            error = self.failure(asked, Unanswered)
+            self.assertEqual(str(error), "worker 2 (process 1001) does not answer")
+
+    def test_nobodyIsThere(self) -> None:
+        """Between the end of all workers and their next start."""
+        for process in list(self.house.processes):
+            process.die("signal 9")
+        self.failure(self.control.stats(), Unanswered)
+        self.failure(self.control.setMapping("ann", "new"), Unanswered)
+
+    def test_theDeadAreLeftOut(self) -> None:
+        """Their sessions are gone: what the others say is the whole."""
+        self.enter(0)
+        self.enter(1)
+        asked = self.control.stats()
+        self.house.processes[1].die("signal 9")
+        self.assertEqual(self.result(asked)["active_connections"], 1)
+
+
+class DeathTests(FleetCase):
+    """What is left of a worker that has ended, and what the next one begins with."""
+
+    def restart(self, number: int = 1) -> None:
+        """Kill a worker, and wait for the next."""
+        self.house.processes[number].die("signal 9")
+        self.network.advance(1)
+        self.assertEqual(len(self.house.workers), 2)
+
+    def test_countersNeverGoBack(self) -> None:
+        """What was told of a worker is still true; what it had open is not."""
+        self.enter(1)
+        self.home(1, "ann")
+        self.result(self.control.metrics())
+        self.restart()
+        text = self.result(self.control.metrics())
+        self.assertIn("mailproxy_cache_misses_total 1.0", text)
+        self.assertIn("mailproxy_cache_entries 0.0", text)
+        self.assertNotIn('mailproxy_active_sessions{destination="",protocol="imap"} 1.0', text)
+        self.assertIn("mailproxy_worker_restarts_total 1.0", text)
+
+    def test_holdsAreHandedOver(self) -> None:
+        """For the time that is left."""
+        self.result(self.control.delay("ANN", 60))
+        self.result(self.control.delay("bob", 60))
+        self.result(self.control.delay("BOB", 0))
+        self.network.advance(20)
+        self.restart()
+        registry = self.proxyOf(1).registry
+        waiting = registry.held("ann")
+        self.successResultOf(registry.held("bob"))
+        self.assertNoResult(waiting)
+        self.network.advance(40)
+        self.successResultOf(waiting)
+
+    def test_healthIsHandedOver(self) -> None:
+        """It does not call who is known to be down."""
+        for _ in range(2):
+            self.proxyOf(0).health.admit("new").failed(Stage.CONNECT, "192.0.2.9")
+        self.network.pump()
+        self.restart()
+        self.assertTrue(self.proxyOf(1).health.report(["new"])[0].down)
+
+    def test_editByHandThatItReadReachesAll(self) -> None:
+        """Otherwise the next login's home would depend on who accepts it."""
+        self.write("accounts", "ann new\n")
+        self.restart()
+        for number in (0, 1):
+            self.assertEqual(self.home(number, "ann"), "new")
+
+    def test_writesMeanwhileReachIt(self) -> None:
+        """It begins with the file as it is."""
+        self.house.processes[1].die("signal 9")
+        self.result(self.control.setMapping("ann", "new"))
+        self.network.advance(1)
+        self.assertEqual(self.home(1, "ann"), "new")
+
+
+class RoomTests(FleetCase):
+    """One limit for all workers."""
+
+    text = TEXT.replace("max_auth_attempts = 9", "max_connections = 5")
+
+    def openAt(self, number: int) -> bool:
+        """Whether a further client of a worker is greeted."""
+        client = self.enter(number, "upgrading")
+        self.network.pump()
+        return client.take().startswith(b"* OK")
+
+    def test_allOfItCanBeUsedAtOneWorker(self) -> None:
+        """And not one more, wherever it comes."""
+        self.assertEqual([self.openAt(0) for _ in range(5)], [True] * 5)
+        self.assertEqual([self.openAt(0), self.openAt(1)], [False, False])
+
+    def test_roomThatIsFreeAgainIsGivenAway(self) -> None:
+        """To whom clients come next."""
+        clients = [self.enter(0, "upgrading") for _ in range(5)]
+        self.assertFalse(self.openAt(1))
+        clients[0].hangUp()
+        self.network.advance(1)
+        self.assertTrue(self.openAt(1))
+        self.assertFalse(self.openAt(0))
+
+    def test_theNextWorkerHasTheShareOfTheLast(self) -> None:
+        """The sum stays the limit."""
+        for _ in range(4):
+            self.enter(0, "upgrading")
+        self.house.processes[1].die("signal 9")
+        self.network.advance(1)
+        self.assertEqual([self.openAt(1), self.openAt(1)], [True, False])
+
+    def test_turnedAwayAreCounted(self) -> None:
+        """As in one process."""
+        for _ in range(7):
+            self.enter(0, "upgrading")
+        self.assertIn(
+            'mailproxy_connections_turned_away_total{listener="upgrading"} 2.0',
+            self.result(self.control.metrics()),
+        )

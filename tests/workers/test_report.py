@@ -1,0 +1,46 @@
+"""One line a minute for all workers."""
+
+from twisted.logger import LogLevel
+
+from mailproxy.proxy import REPORT_INTERVAL
+from mailproxy.workers.report import Report
+from tests.stage import Watched
+from tests.workers.support import FleetCase
+
+
+class ReportTests(Watched, FleetCase):
+    """The line."""
+
+    def setUp(self) -> None:
+        """Report on a fleet."""
+        Watched.setUp(self)
+        FleetCase.setUp(self)
+        self.report = Report(self.control, self.house.proxy.clock)
+        self.report.startService()
+
+    def said(self) -> list[str]:
+        """The lines with counts."""
+        return [line for line in self.logged(LogLevel.info) if "from memory" in line]
+
+    def test_sums(self) -> None:
+        """In the words of a single process; no worker has a line of its own."""
+        self.network.advance(REPORT_INTERVAL - 0.1)
+        for number in (0, 1, 1):
+            self.enter(number)
+            self.home(number, "ann")
+        self.assertEqual(self.said(), [])
+        self.network.advance(0.1)
+        expected = "3 sessions, 1 lookups from memory, 2 from the store, 2 entries, down: none"
+        self.assertEqual(self.said(), [expected])
+        self.report.stopService()
+        self.network.advance(REPORT_INTERVAL)
+        self.assertEqual(len(self.said()), 1)
+
+    def test_silentWorker(self) -> None:
+        """There is a line, too."""
+        for process in list(self.house.processes):
+            process.die("signal 9")
+        self.report._report()
+        self.network.pump()
+        self.assertIn("no worker serves", "\n".join(self.logged(LogLevel.warn)))
+        self.report.stopService()
