@@ -7,7 +7,7 @@ import ssl
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import urlencode
 
 import attrs
@@ -44,11 +44,14 @@ class ProxyProcess(ChildServer):
 
     Its log is `log`, as for every child; `stop` sends SIGTERM and returns the exit status.
 
+    :cvar threads: worker processes where a configuration says one; None: what it says.
     :param config: the configuration as nested mappings; change `config` and call `start` or
         send SIGHUP after `writeConfiguration` to try another.
     :param arguments: further ones for the plugin (`--demo`, `--log-format json`).
     :param flags: further ones for twistd itself, in front of it (`--logfile`, `--uid`).
     """
+
+    threads: ClassVar[int | None] = None
 
     def __init__(
         self,
@@ -68,7 +71,10 @@ class ProxyProcess(ChildServer):
 
     def writeConfiguration(self) -> None:
         """Write the configuration file anew."""
-        self.configFile.write_text(tomlText(self.config), "utf-8")
+        server = self.config.get("server", {})
+        if self.threads is not None and server.get("threads") == 1:
+            server = {**server, "threads": self.threads}
+        self.configFile.write_text(tomlText({**self.config, "server": server}), "utf-8")
 
     def writeMapping(self, accounts: Mapping[str, str]) -> None:
         """Write the file `mapping` beside the configuration: identifier -> destination."""
