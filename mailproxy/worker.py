@@ -13,6 +13,7 @@ from twisted.internet import reactor as globalReactor
 from twisted.internet.defer import Deferred
 from twisted.logger import globalLogBeginner
 
+from mailproxy.eventloop import lighten
 from mailproxy.served import PROTOCOLS
 from mailproxy.sources import ProxyReactor, SourceMaker, makeThread
 from mailproxy.workers.handle import CONTROL, connect
@@ -25,6 +26,7 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
     reactor = cast(ProxyReactor, globalReactor)
+    lighten(reactor)
     worker = makeWorker(reactor)
     relay = LogRelay(worker.peer.say, reactor)
     globalLogBeginner.beginLoggingTo([relay], redirectStandardIO=False)
