@@ -18,6 +18,10 @@ from zope.interface import Interface
 SIZE = 65536
 """Bytes of the shared buffer."""
 
+SMALL = 1300
+"""Bytes from which on a record is held to be a part of something large: what follows it may be
+here, and is taken along with it. What is smaller is passed on at once."""
+
 RECORD = 16384
 """Bytes of the longest record (RFC 8446, section 5.1): a read that has room for them leaves none
 behind, so whatever is still to be read is in the socket, where the reactor sees it."""
@@ -39,21 +43,26 @@ class ISocketTLS(Interface):
 class Engine:
     """How bytes are moved through a TLS connection that is bound to a socket.
 
-    A write that gave `WANT_READ` or `WANT_WRITE` is tried again with the same bytes in front.
+    What was to be sent and was not is tried again with the same bytes in front.
 
     :ivar name: for the log.
-    :ivar buffer: what `read` fills and `write` takes from; between two events nobody owns it.
+    :ivar buffer: what is read into; between two events nobody owns it.
     :ivar handle: gives what the other functions want for a connection.
-    :ivar read: `(handle, start, stop)`: fill the buffer from one record at most.
-    :ivar write: `(handle, start, stop)`: send what is there, as one record; at most `RECORD`.
-    :ivar send: `(handle, data)`: send these bytes, as one record; at most `RECORD`, not none.
+    :ivar read: `(handle)`: read one record into the buffer; its size, or why there is none.
+    :ivar gather: `(handle)`: read one record, or several that belong together, into the buffer:
+        less than two of the largest. Gives how many bytes there are and why there are no more, 0
+        when there may be more.
+    :ivar put: `(handle, count)`: send so much of the buffer, in records; tells how much could be.
+    :ivar send: `(handle, data)`: send these bytes, as one record; at most `RECORD`, not none. Tells
+        how much could be, or why nothing.
     """
 
     name: str
     buffer: memoryview
     handle: Callable[[SSL.Connection], Any]
-    read: Callable[[Any, int, int], int]
-    write: Callable[[Any, int, int], int]
+    read: Callable[[Any], int]
+    gather: Callable[[Any], tuple[int, int]]
+    put: Callable[[Any, int], int]
     send: Callable[[Any, bytes | memoryview], int]
 
 
@@ -64,26 +73,63 @@ def direct(binding: Any = SSL) -> Engine:
     :raises AttributeError: when something of that is missing.
     """
     lib, ffi = binding._lib, binding._ffi
-    sslRead, sslWrite, clear = lib.SSL_read, lib.SSL_write, lib.ERR_clear_error
-    area, fromBuffer, meaning = ffi.new("char[]", SIZE), ffi.from_buffer, _meaning(lib)
-
-    def read(handle: Any, start: int, stop: int) -> int:
-        count: int = sslRead(handle, area + start, stop - start)
-        return count if count > 0 else meaning(handle, count)
-
-    def write(handle: Any, start: int, stop: int) -> int:
-        count: int = sslWrite(handle, area + start, stop - start)
-        return count if count > 0 else meaning(handle, count)
-
-    def send(handle: Any, data: bytes | memoryview) -> int:
-        count: int = sslWrite(handle, fromBuffer(data), len(data))
-        return count if count > 0 else meaning(handle, count)
+    area = ffi.new("char[]", SIZE)
+    clear = lib.ERR_clear_error
 
     def handle(connection: SSL.Connection) -> Any:
         clear()  # a handshake that went well may have left some behind
         return connection._ssl
 
-    return Engine("direct", memoryview(ffi.buffer(area)), handle, read, write, send)
+    reading, writing = _directReading(lib, area), _directWriting(lib, ffi, area)
+    return Engine("direct", memoryview(ffi.buffer(area)), handle, *reading, *writing)
+
+
+def _directReading(
+    lib: Any, area: Any
+) -> tuple[Callable[[Any], int], Callable[[Any], tuple[int, int]]]:
+    """Make the functions that read into an area of memory."""
+    sslRead, meaning = lib.SSL_read, _meaning(lib)
+
+    def read(handle: Any) -> int:
+        count: int = sslRead(handle, area, RECORD)
+        return count if count > 0 else meaning(handle, count)
+
+    def gather(handle: Any) -> tuple[int, int]:
+        count: int = sslRead(handle, area, RECORD)
+        if count <= 0:
+            return 0, meaning(handle, count)
+        if count >= SMALL:
+            while count < RECORD:
+                more: int = sslRead(handle, area + count, RECORD)
+                if more <= 0:
+                    return count, meaning(handle, more)
+                count += more
+        return count, 0
+
+    return read, gather
+
+
+def _directWriting(
+    lib: Any, ffi: Any, area: Any
+) -> tuple[Callable[[Any, int], int], Callable[[Any, bytes | memoryview], int]]:
+    """Make the functions that send what is in an area of memory, and other bytes."""
+    sslWrite, meaning, fromBuffer = lib.SSL_write, _meaning(lib), ffi.from_buffer
+
+    def put(handle: Any, count: int) -> int:
+        sent = 0
+        while sent < count:
+            done: int = sslWrite(handle, area + sent, min(count - sent, RECORD))
+            if done <= 0:
+                meaning(handle, done)
+                break
+            sent += done
+        return sent
+
+    def send(handle: Any, data: bytes | memoryview) -> int:
+        count: int = sslWrite(handle, fromBuffer(data), len(data))
+        return count if count > 0 else meaning(handle, count)
+
+    return put, send
 
 
 def _meaning(lib: Any) -> Callable[[Any, int], int]:
@@ -108,33 +154,52 @@ def public() -> Engine:
     """Make the engine that keeps to pyOpenSSL's public interface."""
     buffer = memoryview(bytearray(SIZE))
 
-    def attempt(step: Callable[..., int], *arguments: Any) -> int:
-        try:
-            return step(*arguments)
-        except SSL.WantReadError:
-            return WANT_READ
-        except SSL.WantWriteError:
-            return WANT_WRITE
-        except SSL.ZeroReturnError:
-            return ENDED
-        except SSL.Error:
-            return BROKEN
-
-    def receive(connection: SSL.Connection, start: int, stop: int) -> int:
-        data = connection.recv(stop - start)
+    def receive(connection: SSL.Connection, start: int) -> int:
+        data = connection.recv(RECORD)
         buffer[start : start + len(data)] = data
         return len(data)
 
-    def read(connection: SSL.Connection, start: int, stop: int) -> int:
-        return attempt(receive, connection, start, stop)
+    def read(connection: SSL.Connection) -> int:
+        return _attempt(receive, connection, 0)
 
-    def write(connection: SSL.Connection, start: int, stop: int) -> int:
-        return attempt(connection.send, buffer[start:stop])
+    def gather(connection: SSL.Connection) -> tuple[int, int]:
+        count = read(connection)
+        if count <= 0:
+            return 0, count
+        while SMALL <= count < RECORD:
+            more = _attempt(receive, connection, count)
+            if more <= 0:
+                return count, more
+            count += more
+        return count, 0
+
+    def put(connection: SSL.Connection, count: int) -> int:
+        sent = 0
+        while sent < count:
+            done = _attempt(connection.send, buffer[sent : min(count, sent + RECORD)])
+            if done <= 0:
+                break
+            sent += done
+        return sent
 
     def send(connection: SSL.Connection, data: bytes | memoryview) -> int:
-        return attempt(connection.send, data)
+        return _attempt(connection.send, data)
 
-    return Engine("public", buffer, lambda connection: connection, read, write, send)
+    return Engine("public", buffer, lambda connection: connection, read, gather, put, send)
+
+
+def _attempt(step: Callable[..., int], *arguments: Any) -> int:
+    """Take a step of pyOpenSSL's; its exceptions are what the engines give instead of a count."""
+    try:
+        return step(*arguments)
+    except SSL.WantReadError:
+        return WANT_READ
+    except SSL.WantWriteError:
+        return WANT_WRITE
+    except SSL.ZeroReturnError:
+        return ENDED
+    except SSL.Error:
+        return BROKEN
 
 
 def choose(binding: Any = SSL) -> Engine:

@@ -37,12 +37,17 @@ class Line:
                     continue
                 waiting.remove(end)
         self.client, self.server = map(engine.handle, self.ends)
-        engine.read(self.client, 0, RECORD)  # the server's tickets
+        engine.read(self.client)  # the server's tickets
 
     def close(self) -> None:
         """Close both sockets."""
         for each in self.sockets:
             each.close()
+
+
+def _cut(line: Line) -> None:
+    """Send a FIN without a close-notify."""
+    line.sockets[0].shutdown(socket.SHUT_WR)
 
 
 class EngineContract:
@@ -74,15 +79,15 @@ class EngineContract:
         self.assertFalse(self.engine.buffer.readonly)
 
     def test_whatIsWrittenIsRead(self: Any) -> None:
-        """From the buffer and into it, at any place; and from bytes of one's own."""
+        """From the buffer and into it; and from bytes of one's own."""
         line = self.line()
-        self.put(b"..hello..")
-        self.assertEqual(self.engine.write(line.client, 2, 7), 5)
-        self.assertEqual(self.engine.read(line.server, 100, 100 + RECORD), 5)
-        self.assertEqual(self.got(100, 105), b"hello")
+        self.assertEqual(self.engine.put(line.client, self.put(b"hello")), 5)
+        self.put(b".....")
+        self.assertEqual(self.engine.read(line.server), 5)
+        self.assertEqual(self.got(0, 5), b"hello")
         for data in (b"there", memoryview(b"there")):
             self.assertEqual(self.engine.send(line.server, data), 5)
-            self.assertEqual(self.engine.read(line.client, 0, RECORD), 5)
+            self.assertEqual(self.engine.read(line.client), 5)
             self.assertEqual(self.got(0, 5), b"there")
 
     def test_aReadTakesOneRecord(self: Any) -> None:
@@ -90,9 +95,54 @@ class EngineContract:
         line = self.line()
         for data in (b"one", b"x" * RECORD):
             self.engine.send(line.client, data)
-        self.assertEqual(self.engine.read(line.server, 0, RECORD), 3)
-        self.assertEqual(self.engine.read(line.server, 0, RECORD), RECORD)
-        self.assertEqual(self.engine.read(line.server, 0, RECORD), WANT_READ)
+        self.assertEqual(self.engine.read(line.server), 3)
+        self.assertEqual(self.engine.read(line.server), RECORD)
+        self.assertEqual(self.engine.read(line.server), WANT_READ)
+
+    def test_smallRecordsOfALargeWholeAreGathered(self: Any) -> None:
+        """Until there is a full record's worth; a small record by itself is given at once."""
+        line = self.line()
+        for size in (4096, 4096, 4096, 4096, 4096, 20, 30):
+            self.engine.send(line.client, b"x" * size)
+        self.assertEqual(self.engine.gather(line.server), (16_384, 0))
+        self.assertEqual(self.engine.gather(line.server), (4146, WANT_READ))
+        self.assertEqual(self.engine.gather(line.server), (0, WANT_READ))
+        for size in (20, 30):
+            self.engine.send(line.client, b"y" * size)
+        self.assertEqual(self.engine.gather(line.server), (20, 0))
+        self.engine.send(line.client, b"z" * RECORD)
+        self.assertEqual(self.engine.gather(line.server), (30, 0))
+        self.assertEqual(self.engine.gather(line.server), (RECORD, 0))
+
+    def test_whatIsGatheredFitsTheBuffer(self: Any) -> None:
+        """In the worst case, too: one byte less than a record, and a whole one."""
+        line = self.line()
+        for size in (RECORD - 1, RECORD):
+            self.engine.send(line.client, b"x" * size)
+        self.assertEqual(self.engine.gather(line.server), (2 * RECORD - 1, 0))
+
+    def test_whatIsGatheredBeforeAnEndIsGiven(self: Any) -> None:
+        """And the end is told with it."""
+        for end, meaning in ((lambda line: line.ends[0].shutdown(), ENDED), (_cut, BROKEN)):
+            line = self.line()
+            self.engine.send(line.client, b"x" * 5000)
+            end(line)
+            self.assertEqual(self.engine.gather(line.server), (5000, meaning))
+
+    def test_muchIsPutInRecords(self: Any) -> None:
+        """As far as the socket takes it."""
+        line = self.line()
+        data = bytes(range(256)) * (SIZE // 256)
+        self.assertEqual(self.engine.put(line.client, self.put(data)), SIZE)
+        received = b""
+        while (count := self.engine.read(line.server)) > 0:
+            received += self.got(0, count)
+        self.assertEqual(received, data)
+        sent = 0
+        while (count := self.engine.put(line.client, self.put(data))) == SIZE:
+            sent += count
+        self.assertLess(count, SIZE)
+        self.assertEqual(count % RECORD, 0)
 
     def test_aFullSocketWantsToBeWritten(self: Any) -> None:
         """The same bytes in front, the rest may have grown: each arrives once."""
@@ -103,10 +153,10 @@ class EngineContract:
             sent += count
         self.assertEqual(count, WANT_WRITE)
         received = b""
-        while (count := self.engine.read(line.server, 0, RECORD)) > 0:
+        while (count := self.engine.read(line.server)) > 0:
             received += self.got(0, count)
         self.assertEqual(self.engine.send(line.client, chunk), RECORD)
-        while (count := self.engine.read(line.server, 0, RECORD)) > 0:
+        while (count := self.engine.read(line.server)) > 0:
             received += self.got(0, count)
         self.assertEqual(received, chunk * (sent // RECORD + 1))
 
@@ -115,29 +165,29 @@ class EngineContract:
         line = self.line()
         self.engine.send(line.client, b"bye")
         line.ends[0].shutdown()
-        self.assertEqual(self.engine.read(line.server, 0, RECORD), 3)
+        self.assertEqual(self.engine.read(line.server), 3)
         for _ in range(2):
-            self.assertEqual(self.engine.read(line.server, 0, RECORD), ENDED)
+            self.assertEqual(self.engine.read(line.server), ENDED)
 
     def test_oneDirectionEndsByItself(self: Any) -> None:
         """Who has sent its close-notify still reads."""
         line = self.line()
         line.ends[0].shutdown()
         self.assertEqual(self.engine.send(line.server, b"and?"), 4)
-        self.assertEqual(self.engine.read(line.client, 0, RECORD), 4)
+        self.assertEqual(self.engine.read(line.client), 4)
 
     def test_aCutIsNoEnd(self: Any) -> None:
         """Truncation: a FIN without a close-notify."""
         line = self.line()
         line.sockets[0].shutdown(socket.SHUT_WR)
-        self.assertEqual(self.engine.read(line.server, 0, RECORD), BROKEN)
+        self.assertEqual(self.engine.read(line.server), BROKEN)
 
     def test_whatIsNoRecordBreaksOneConnectionOnly(self: Any) -> None:
         """Its error is not taken for another connection's."""
         line, other = self.line(), self.line()
         line.sockets[0].send(b"this is no record at all")
-        self.assertEqual(self.engine.read(line.server, 0, RECORD), BROKEN)
-        self.assertEqual(self.engine.read(other.server, 0, RECORD), WANT_READ)
+        self.assertEqual(self.engine.read(line.server), BROKEN)
+        self.assertEqual(self.engine.read(other.server), WANT_READ)
         self.assertEqual(self.engine.send(other.server, b"fine"), 4)
 
     def test_aForgedRecordIsNotRead(self: Any) -> None:
@@ -147,14 +197,14 @@ class EngineContract:
         record = bytearray(line.sockets[1].recv(1000))
         record[-1] ^= 1
         line.sockets[0].send(record)
-        self.assertEqual(self.engine.read(line.server, 0, RECORD), BROKEN)
+        self.assertEqual(self.engine.read(line.server), BROKEN)
 
     def test_aGoneSocketIsBroken(self: Any) -> None:
         """For who writes, too."""
         line = self.line()
         line.sockets[1].close()
         self.assertEqual(self.engine.send(line.client, b"anybody?"), BROKEN)
-        self.assertEqual(self.engine.write(line.client, 0, 1), BROKEN)
+        self.assertEqual(self.engine.put(line.client, 1), 0)
 
     def test_recordsOfAnySizeArrive(self: Any) -> None:
         """In order, each byte once, whatever the sizes."""
@@ -165,7 +215,7 @@ class EngineContract:
         def check(chunks: list[bytes]) -> None:
             for chunk in chunks:
                 self.assertEqual(self.engine.send(line.client, chunk), len(chunk))
-                count = self.engine.read(line.server, 0, RECORD)
+                count = self.engine.read(line.server)
                 self.assertEqual(self.got(0, count), chunk)
 
         check()

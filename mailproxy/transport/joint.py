@@ -10,16 +10,12 @@ from typing import Any
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.python.failure import Failure
 
-from mailproxy.openssl import RECORD, WANT_READ
+from mailproxy.openssl import SMALL
 from mailproxy.transport.connection import Why
 from mailproxy.transport.secure import SecureConnection
 
 ROUNDS = 8
 """Writes per event, of at most 32 KiB each; then it is the next connection's turn."""
-
-SMALL = 1300
-"""Bytes from which on a record is held to be a part of something large: what follows it may be
-here, and is sent along with it. What is smaller is passed on at once."""
 
 
 class JoinableConnection(SecureConnection):
@@ -63,20 +59,14 @@ class JoinableConnection(SecureConnection):
 
     def _moveRecords(self, sink: "JoinableConnection") -> Why:
         """Move the records that have come."""
-        read, handle = self.engine.read, self._handle
+        gather, handle = self.engine.gather, self._handle
         for _ in range(ROUNDS):
-            count = last = read(handle, 0, RECORD)
-            if count >= SMALL:
-                while last > 0 and count < RECORD:
-                    last = read(handle, count, count + RECORD)
-                    if last > 0:
-                        count += last
-            taken = True
-            if count > 0:
+            count, meaning = gather(handle)
+            if count:
                 self.moved += count
                 taken = sink.take(count, self)
-            if last <= 0:
-                return self._stopped(last)
+            if meaning:
+                return self._stopped(meaning)
             if count < SMALL or not taken:
                 break
         return None
@@ -102,35 +92,28 @@ class JoinableConnection(SecureConnection):
         """
         if not self.connected:
             return True  # our protocol knows, or will: the end of the source is its business
-        buffer = self.engine.buffer
         if self.dataBuffer or self._tempDataLen:
-            self._tempDataBuffer.append(bytes(buffer[:count]))
+            self._tempDataBuffer.append(bytes(self.engine.buffer[:count]))
             self._tempDataLen += count
         else:
-            sent = self._takeBytes(count) if self._handle is None else self._takeRecords(count)
+            sent = self._send(count)
             if sent == count:
                 return True
-            self.dataBuffer, self.offset = bytes(buffer[sent:count]), 0
+            # Why, is told when the reactor lets us write.
+            self.dataBuffer, self.offset = bytes(self.engine.buffer[sent:count]), 0
             self.startWriting()
         self._held = source
         source.stopReading()
         return False
 
-    def _takeRecords(self, count: int) -> int:
-        write, handle, sent = self.engine.write, self._handle, 0
-        while sent < count:
-            done = write(handle, sent, min(count, sent + RECORD))
-            if done <= 0:
-                self._writeWantsRead = done == WANT_READ
-                break
-            sent += done
-        return sent
-
-    def _takeBytes(self, count: int) -> int:
+    def _send(self, count: int) -> int:
+        """Send so much of the buffer; tells how much could be."""
+        if self._handle is not None:
+            return self.engine.put(self._handle, count)
         try:
             return self.socket.send(self.engine.buffer[:count])
         except OSError:
-            return 0  # what it means is told when the reactor lets us write
+            return 0
 
     def doWrite(self) -> Any:
         """Send what waits for the socket; with nothing left, let the held source go on."""

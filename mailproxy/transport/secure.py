@@ -137,7 +137,7 @@ class SecureConnection(SocketConnection):
         return self._shake() if self._shaking else super().doRead()
 
     def _readRecord(self) -> Why:
-        count = self.engine.read(self._handle, 0, RECORD)
+        count = self.engine.read(self._handle)
         if count <= 0:
             return self._stopped(count)
         self._give(bytes(self.engine.buffer[:count]))

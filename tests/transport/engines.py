@@ -15,13 +15,17 @@ def stumbling(plan: Iterable[int], sure: Engine = openssl.engine) -> Engine:
     """Make an engine whose calls, in turn, say that they must wait; after the plan none does."""
     steps = iter(plan)
 
-    def read(handle: object, start: int, stop: int) -> int:
-        return next(steps, 0) or sure.read(handle, start, stop)
+    def read(handle: object) -> int:
+        return next(steps, 0) or sure.read(handle)
 
-    def write(handle: object, start: int, stop: int) -> int:
-        return next(steps, 0) or sure.write(handle, start, stop)
+    def gather(handle: object) -> tuple[int, int]:
+        why = next(steps, 0)
+        return (0, why) if why else sure.gather(handle)
+
+    def put(handle: object, count: int) -> int:
+        return 0 if next(steps, 0) else sure.put(handle, count)
 
     def send(handle: object, data: bytes | memoryview) -> int:
         return next(steps, 0) or sure.send(handle, data)
 
-    return attrs.evolve(sure, name="stumbling", read=read, write=write, send=send)
+    return attrs.evolve(sure, name="stumbling", read=read, gather=gather, put=put, send=send)
