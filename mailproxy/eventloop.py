@@ -6,6 +6,7 @@ changes, and any other reactor stays as it is: who picks one by `twistd --reacto
 """
 
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.epollreactor import EPollReactor
@@ -30,51 +31,45 @@ def lighten(reactor: object) -> bool:
     if type(reactor) is not EPollReactor:
         return False
     try:
-        loop = _Loop(reactor)
+        doIteration = _makeIteration(reactor)
     except AttributeError:
         return False
-    reactor.doIteration = loop.doIteration  # type: ignore[method-assign]
+    reactor.doIteration = doIteration  # type: ignore[method-assign]
     return True
 
 
-class _Loop:
-    """One turn of the loop, again and again."""
+def _makeIteration(reactor: Any) -> Callable[[float | None], None]:
+    """Make one turn of the loop: it waits for events, and serves them.
 
-    def __init__(self, reactor: Any) -> None:
-        self._poll = reactor._poller.poll
-        self._selectables = reactor._selectables
-        self._reads = reactor._reads
-        self._disconnect = reactor._disconnectSelectable
+    A descriptor that is closed in a turn may have its number used again before the turn is over: an
+    event belongs to who was there when it came.
+    """
+    poll, find, reads = reactor._poller.poll, reactor._selectables.get, reactor._reads
+    disconnect = reactor._disconnectSelectable
 
-    def doIteration(self, timeout: float | None) -> None:
-        """Wait for events, and serve them.
-
-        A descriptor that is closed in this turn may have its number used again before the turn is
-        over: an event belongs to who was there when it came.
-        """
-        find = self._selectables.get
-        events = self._poll(-1 if timeout is None else timeout, BATCH)
+    def doIteration(timeout: float | None) -> None:
+        events = poll(-1 if timeout is None else timeout, BATCH)
         for selectable, number, event in [(find(each[0]), *each) for each in events]:
-            if selectable is not None and find(number) is selectable:
-                self._serve(selectable, number, event)
-
-    def _serve(self, selectable: Any, number: int, event: int) -> None:
-        why: Any = None
-        isRead = False
-        try:
-            if event & _IN:
-                isRead = True
-                why = selectable.doRead()
-                if not why and event & _OUT and self._selectables.get(number) is selectable:
-                    isRead = False
+            if selectable is None or find(number) is not selectable:
+                continue
+            why: Any = None
+            isRead = False
+            try:
+                if event & _IN:
+                    isRead = True
+                    why = selectable.doRead()
+                    if not why and event & _OUT and find(number) is selectable:
+                        isRead = False
+                        why = selectable.doWrite()
+                elif event & _GONE:
+                    isRead = number in reads
+                    why = CONNECTION_DONE if isRead else CONNECTION_LOST
+                else:
                     why = selectable.doWrite()
-            elif event & _GONE:
-                isRead = number in self._reads
-                why = CONNECTION_DONE if isRead else CONNECTION_LOST
-            else:
-                why = selectable.doWrite()
-        except BaseException:
-            log.failure("a connection met a bug")
-            why = sys.exc_info()[1]
-        if why:
-            self._disconnect(selectable, why, isRead)
+            except BaseException:
+                log.failure("a connection met a bug")
+                why = sys.exc_info()[1]
+            if why:
+                disconnect(selectable, why, isRead)
+
+    return doIteration

@@ -116,13 +116,14 @@ def _directWriting(
     sslWrite, meaning, fromBuffer = lib.SSL_write, _meaning(lib), ffi.from_buffer
 
     def put(handle: Any, count: int) -> int:
-        sent = 0
-        while sent < count:
-            done: int = sslWrite(handle, area + sent, min(count - sent, RECORD))
-            if done <= 0:
-                meaning(handle, done)
-                break
+        done: int = sslWrite(handle, area, count if count < RECORD else RECORD)
+        sent = done
+        while done > 0 and sent < count:
+            done = sslWrite(handle, area + sent, min(count - sent, RECORD))
             sent += done
+        if done <= 0:
+            meaning(handle, done)
+            sent -= done
         return sent
 
     def send(handle: Any, data: bytes | memoryview) -> int:

@@ -18,6 +18,9 @@ ROUNDS = 8
 """Writes per event, of at most 32 KiB each; then it is the next connection's turn."""
 
 
+_ROUNDS = range(ROUNDS)
+
+
 class JoinableConnection(SecureConnection):
     """A connection that can be joined with another.
 
@@ -47,31 +50,27 @@ class JoinableConnection(SecureConnection):
 
     def doRead(self) -> Any:
         """Read what has come, and pass it on."""
-        sink = self._sink
-        if sink is None or self._writeWantsRead:
+        if self._sink is None or self._writeWantsRead:
             return super().doRead()
-        if self._handle is None:
-            return self._moveBytes(sink)
-        return self._moveRecords(sink)
+        return self._moveBytes() if self._handle is None else self._moveRecords()
 
     def _readRecord(self) -> Why:
-        return super()._readRecord() if self._sink is None else self._moveRecords(self._sink)
+        return super()._readRecord() if self._sink is None else self._moveRecords()
 
-    def _moveRecords(self, sink: "JoinableConnection") -> Why:
+    def _moveRecords(self) -> Why:
         """Move the records that have come."""
-        gather, handle = self.engine.gather, self._handle
-        for _ in range(ROUNDS):
+        gather, handle, take = self.engine.gather, self._handle, self._sink.take  # type: ignore[union-attr]
+        for _ in _ROUNDS:
             count, meaning = gather(handle)
             if count:
                 self.moved += count
-                taken = sink.take(count, self)
+                if not take(count, self) or count < SMALL:
+                    return self._stopped(meaning) if meaning else None
             if meaning:
                 return self._stopped(meaning)
-            if count < SMALL or not taken:
-                break
         return None
 
-    def _moveBytes(self, sink: "JoinableConnection") -> Why:
+    def _moveBytes(self) -> Why:
         """Move the bytes that have come."""
         try:
             count = self.socket.recv_into(self.engine.buffer)
@@ -82,7 +81,7 @@ class JoinableConnection(SecureConnection):
         if not count:
             return CONNECTION_DONE
         self.moved += count
-        sink.take(count, self)
+        self._sink.take(count, self)  # type: ignore[union-attr]
         return None
 
     def take(self, count: int, source: "JoinableConnection") -> bool:
@@ -90,30 +89,32 @@ class JoinableConnection(SecureConnection):
 
         :returns: whether the source may go on; else it is held until we have sent all.
         """
-        if not self.connected:
-            return True  # our protocol knows, or will: the end of the source is its business
         if self.dataBuffer or self._tempDataLen:
             self._tempDataBuffer.append(bytes(self.engine.buffer[:count]))
             self._tempDataLen += count
-        else:
-            sent = self._send(count)
+        elif self._handle is not None:
+            sent = self.engine.put(self._handle, count)
             if sent == count:
                 return True
-            # Why, is told when the reactor lets us write.
-            self.dataBuffer, self.offset = bytes(self.engine.buffer[sent:count]), 0
-            self.startWriting()
+            self._keep(sent, count)
+        elif self.connected:
+            try:
+                sent = self.socket.send(self.engine.buffer[:count])
+            except OSError:
+                sent = 0
+            if sent == count:
+                return True
+            self._keep(sent, count)
+        else:
+            return True  # our protocol knows, or will: the end of the source is its business
         self._held = source
         source.stopReading()
         return False
 
-    def _send(self, count: int) -> int:
-        """Send so much of the buffer; tells how much could be."""
-        if self._handle is not None:
-            return self.engine.put(self._handle, count)
-        try:
-            return self.socket.send(self.engine.buffer[:count])
-        except OSError:
-            return 0
+    def _keep(self, start: int, stop: int) -> None:
+        """Keep what could not be sent; why, is told when the reactor lets us write."""
+        self.dataBuffer, self.offset = bytes(self.engine.buffer[start:stop]), 0
+        self.startWriting()
 
     def doWrite(self) -> Any:
         """Send what waits for the socket; with nothing left, let the held source go on."""
