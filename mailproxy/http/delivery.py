@@ -46,7 +46,7 @@ class Client:
 
 
 @attrs.frozen
-class Hearers:
+class Callbacks:
     """Who is told of what happens while the answer is waited for.
 
     :ivar interim: of each interim response.
@@ -70,10 +70,15 @@ class Delivery:
     _origin: Origin
 
     def __init__(
-        self, client: Client, resources: Resources, intake: Intake, name: bytes, hearers: Hearers
+        self,
+        client: Client,
+        resources: Resources,
+        intake: Intake,
+        name: bytes,
+        callbacks: Callbacks,
     ) -> None:
         self._client, self._resources, self._intake = client, resources, intake
-        self._name, self._hearers = name, hearers
+        self._name, self._callbacks = name, callbacks
         self.upstream: HTTPClient | None = None
         self._attempt: Attempt | None = None
         self._uploading: Deferred[None] | None = None
@@ -122,7 +127,7 @@ class Delivery:
 
     async def _converse(self, upstream: HTTPClient, request: Request, target: Target) -> Response:
         http, deadline = self._resources.http, self._client.deadline
-        deadline.begin(http.idle, self._hearers.stalled)
+        deadline.begin(http.idle, self._callbacks.stalled)
         self.machine = h11.Connection(h11.CLIENT)
         upstream.send(self._written(self._head(request, target), self._intake.first()))
         if not self._intake.ended and self._uploading is None:
@@ -137,18 +142,18 @@ class Delivery:
             deadline.progress()
             if not response.isInterim or response.status == SWITCHING:
                 return response
-            self._hearers.interim(response)
+            self._callbacks.interim(response)
 
     def _head(self, request: Request, target: Target) -> h11.Request:
         http = self._resources.http
-        passage = forward.Passage(
+        terms = forward.Terms(
             request=self._name,
             keepsForwarded=self._client.ingress.listener in http.keepsForwarded,
             forwarded=target.destination in http.forwarded,
             keepsExpect=not (request.isOld or self._intake.continued),
             hops=None if target.header else self._origin.ttl - 1,
         )
-        return forward.toBackend(request, passage, self._origin)
+        return forward.toBackend(request, terms, self._origin)
 
     def _written(self, head: h11.Request | None, payload: bytes) -> bytes:
         """Write a head, if it has not been written, payload, and the end if that has come."""
@@ -173,7 +178,7 @@ class Delivery:
 
     def _uploadFailed(self, failure: Failure) -> None:
         if isinstance(failure.value, Exception) and failure.check(CancelledError) is None:
-            self._hearers.broken(failure.value)
+            self._callbacks.broken(failure.value)
 
     @property
     def isUploading(self) -> bool:

@@ -22,7 +22,7 @@ from mailproxy.errors import (
 )
 from mailproxy.http import forward, paths
 from mailproxy.http.bodies import Body, Kind
-from mailproxy.http.delivery import SWITCHING, Client, Delivery, Hearers
+from mailproxy.http.delivery import SWITCHING, Callbacks, Client, Delivery
 from mailproxy.http.heads import BadMessage
 from mailproxy.http.intake import Intake
 from mailproxy.http.messages import Request, Response
@@ -140,8 +140,8 @@ class Exchange:
     async def _story(self, head: bytes | BadMessage) -> None:
         request, intake = self._begin(head)
         target = await self._route(request, intake)
-        hearers = Hearers(self._relayInterim, self._stalled, self._bodyBroken)
-        delivery = Delivery(self._client, self._resources, intake, self.name, hearers)
+        callbacks = Callbacks(self._relayInterim, self._stalled, self._bodyBroken)
+        delivery = Delivery(self._client, self._resources, intake, self.name, callbacks)
         self._delivery = delivery
         response = await delivery.ask(request, target)
         assert delivery.upstream is not None, "it has answered"

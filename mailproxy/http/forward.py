@@ -37,7 +37,7 @@ Pair = tuple[bytes, bytes]
 
 
 @attrs.frozen
-class Passage:
+class Terms:
     """How one request goes on.
 
     :ivar request: its name towards the backend.
@@ -69,26 +69,26 @@ def hopsLeft(request: Request, most: int) -> int:
     return min(int(said), most) if said.isdigit() and len(said) < 4 else most
 
 
-def toBackend(request: Request, passage: Passage, origin: Origin) -> h11.Request:
+def toBackend(request: Request, terms: Terms, origin: Origin) -> h11.Request:
     """Make the request that a backend gets."""
     drops = _REQUEST_DROPS | request.options if request.options else _REQUEST_DROPS
     fields = [field for field in request.fields.items if field[0] not in drops]
-    if not passage.keepsExpect:
+    if not terms.keepsExpect:
         fields = [field for field in fields if field[0] != b"expect"]
     said = [
         each for each in fields if each[0][0] in b"fx" and _SPEAKS_FOR_CLIENT.fullmatch(each[0])
     ]
-    if said and not (passage.keepsForwarded and not passage.forwarded):
+    if said and not (terms.keepsForwarded and not terms.forwarded):
         fields = [field for field in fields if field not in said]
-    if passage.forwarded:
-        fields += _introduction(said if passage.keepsForwarded else (), request, origin)
+    if terms.forwarded:
+        fields += _introduction(said if terms.keepsForwarded else (), request, origin)
     headers = [(b"Host", request.host or str(origin.local).encode())]
     headers += _pairs(fields)
     headers += _requestFraming(request.fields)
     headers += _connection(request)
-    headers.append((b"X-Request-Id", passage.request))
-    if passage.hops is not None:
-        headers.append((b"X-Proxy-TTL", b"%d" % passage.hops))
+    headers.append((b"X-Request-Id", terms.request))
+    if terms.hops is not None:
+        headers.append((b"X-Proxy-TTL", b"%d" % terms.hops))
     return h11.Request(method=request.method, target=request.target, headers=headers)
 
 

@@ -5,23 +5,23 @@ import h11
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailproxy.http import forward
-from mailproxy.http.forward import Passage
+from mailproxy.http.forward import Terms
 from mailproxy.http.messages import Request
 from mailproxy.origin import Address, Origin
 from tests.http.support import parseRequest, parseResponse, request
 
 ORIGIN = Origin("s1", Address("203.0.113.9", 5000), Address("192.0.2.25", 80), 7)
-PLAIN = Passage(b"r1", keepsForwarded=False, forwarded=False, keepsExpect=True)
+PLAIN = Terms(b"r1", keepsForwarded=False, forwarded=False, keepsExpect=True)
 TRUSTED = attrs.evolve(PLAIN, keepsForwarded=True)
 TOLD = attrs.evolve(PLAIN, forwarded=True)
 
 
 def sent(
-    *fields: bytes, line: bytes = b"GET / HTTP/1.1", passage: Passage = PLAIN, **origin: object
+    *fields: bytes, line: bytes = b"GET / HTTP/1.1", terms: Terms = PLAIN, **origin: object
 ) -> list[bytes]:
     """Write a request's head for a backend; returns its lines, less the two empty ones."""
     told = attrs.evolve(ORIGIN, **origin)  # type: ignore[arg-type]
-    return written(forward.toBackend(request(line, *fields), passage, told))
+    return written(forward.toBackend(request(line, *fields), terms, told))
 
 
 def written(event: h11.Request) -> list[bytes]:
@@ -78,8 +78,8 @@ class RequestTests(SynchronousTestCase):
     def test_oldClient(self) -> None:
         """Is spoken for in HTTP/1.1, to the address that it has called."""
         old = parseRequest(b"GET / HTTP/1.0\r\nExpect: 100-continue")
-        passage = attrs.evolve(PLAIN, keepsExpect=False)
-        found = written(forward.toBackend(old, passage, ORIGIN))
+        terms = attrs.evolve(PLAIN, keepsExpect=False)
+        found = written(forward.toBackend(old, terms, ORIGIN))
         self.assertEqual(found[:2], [b"GET / HTTP/1.1", b"Host: 192.0.2.25:80"])
         self.assertEqual(found[2:], [b"X-Request-Id: r1"])
 
@@ -87,7 +87,7 @@ class RequestTests(SynchronousTestCase):
         """Is passed on, unless we have answered it."""
         self.assertIn(b"Expect: 100-continue", sent(b"Expect: 100-continue"))
         answered = attrs.evolve(PLAIN, keepsExpect=False)
-        self.assertNotIn(b"Expect: 100-continue", sent(b"Expect: 100-continue", passage=answered))
+        self.assertNotIn(b"Expect: 100-continue", sent(b"Expect: 100-continue", terms=answered))
 
 
 class HopsTests(SynchronousTestCase):
@@ -97,7 +97,7 @@ class HopsTests(SynchronousTestCase):
         """Where no PROXY header tells; a client's own word is dropped."""
         said = b"X-Proxy-TTL: 3"
         self.assertEqual(sent(said)[2:], [b"X-Request-Id: r1"])
-        found = sent(said, passage=attrs.evolve(PLAIN, hops=5))
+        found = sent(said, terms=attrs.evolve(PLAIN, hops=5))
         self.assertEqual(found[2:], [b"X-Request-Id: r1", b"X-Proxy-TTL: 5"])
 
     def test_heard(self) -> None:
@@ -123,12 +123,12 @@ class ForwardedTests(SynchronousTestCase):
 
     def test_aTrustedPeersWordsStay(self) -> None:
         """As they are."""
-        self.assertEqual(sent(*self.CLAIMS, passage=TRUSTED)[2:-1], list(self.CLAIMS))
+        self.assertEqual(sent(*self.CLAIMS, terms=TRUSTED)[2:-1], list(self.CLAIMS))
 
     def test_toldByUs(self) -> None:
         """By both kinds of field; a client's claims are not among them."""
         self.assertEqual(
-            sent(*self.CLAIMS, passage=TOLD, secure=True)[2:-1],
+            sent(*self.CLAIMS, terms=TOLD, secure=True)[2:-1],
             [
                 b'Forwarded: for=203.0.113.9;proto=https;host="a"',
                 b"X-Forwarded-For: 203.0.113.9",
@@ -140,7 +140,7 @@ class ForwardedTests(SynchronousTestCase):
         """Ours come last; the scheme stays the first client's."""
         both = attrs.evolve(TRUSTED, forwarded=True)
         self.assertEqual(
-            sent(*self.CLAIMS, passage=both)[2:-1],
+            sent(*self.CLAIMS, terms=both)[2:-1],
             [
                 b"X-Real-IP: 1.2.3.4",
                 b"X-Forwarded-Host: evil",
@@ -152,10 +152,10 @@ class ForwardedTests(SynchronousTestCase):
 
     def test_addressesThatAreNotPlain(self) -> None:
         """IPv6 is quoted; who has no name is unknown."""
-        found = sent(passage=TOLD, client=Address("2001:db8::1", 1))
+        found = sent(terms=TOLD, client=Address("2001:db8::1", 1))
         self.assertIn(b'Forwarded: for="[2001:db8::1]";proto=http;host="a"', found)
         self.assertIn(b"X-Forwarded-For: 2001:db8::1", found)
-        found = sent(passage=TOLD, nameless=True)
+        found = sent(terms=TOLD, nameless=True)
         self.assertIn(b'Forwarded: for=unknown;proto=http;host="a"', found)
 
 
