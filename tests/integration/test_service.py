@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar
 
 from twisted.trial.unittest import SkipTest
 
@@ -181,7 +182,12 @@ class ActivationTests(OperatingCase):
 
 
 class PrivilegeTests(OperatingCase):
-    """Ports below 1024 without running as root."""
+    """Ports below 1024 without running as root.
+
+    :cvar kind: of the proxies.
+    """
+
+    kind: ClassVar[type[ProxyProcess]] = ProxyProcess
 
     def setUp(self) -> None:
         """Root can give its rights up; nobody else has any to give."""
@@ -204,7 +210,7 @@ class PrivilegeTests(OperatingCase):
         del new["tls_server_name"]
         self.config["destination"]["new"] = new
         self.config["listener"]["imap"]["bind"] = [f"127.0.0.1:{self.lowPort()}"]
-        proxy = self.make(flags=("--uid=nobody", "--gid=nogroup"))
+        proxy = self.make(kind=self.kind, flags=("--uid=nobody", "--gid=nogroup"))
         for path in (proxy.folder, proxy.mapping):
             os.chown(path, self.nobody.pw_uid, self.nobody.pw_gid)
         proxy.start()

@@ -5,10 +5,12 @@ The first part runs classes of other modules again, with two workers.
 
 import json
 import os
+import shutil
 import signal
 import sys
 import threading
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,7 @@ from tests.integration.lifecycle import LifecycleTestCase
 from tests.integration.network import isListening, isRunning
 from tests.integration.operating import OperatingCase
 from tests.integration.process import waitUntil
-from tests.integration.proxy import ProxyProcess
+from tests.integration.proxy import PROJECT, ProxyProcess
 from tests.integration.wire import LineClient
 
 PATIENCE = 20.0
@@ -309,12 +311,42 @@ class LogTests(TwoWorkers, OperatingCase):
         return sum("refused by only" in line for line in self.proxy.log.lines())
 
 
+class Reachable(ProxyProcess):
+    """A proxy whose interpreter and modules every user can read: a worker starts without rights."""
+
+    def command(self) -> Sequence[str]:
+        """Debian's interpreter of our version, where ours is in somebody's home."""
+        _, *words = super().command()
+        return [self._interpreter(), *words]
+
+    def environment(self) -> Mapping[str, str]:
+        """With the modules that this process has, from a copy where need be."""
+        folders = [PROJECT, *(Path(each) for each in sys.path if each.endswith("site-packages"))]
+        path = os.pathsep.join(str(self._reachable(each)) for each in folders)
+        return {**super().environment(), "PYTHONPATH": path}
+
+    def _interpreter(self) -> str:
+        for path in (sys.executable, f"/usr/bin/python{sys.version_info[0]}.{sys.version_info[1]}"):
+            if Path(path).exists() and _isReachable(Path(path).resolve()):
+                return path
+        raise SkipTest("no interpreter of this version is within reach of other users")
+
+    def _reachable(self, folder: Path) -> Path:
+        if _isReachable(folder):
+            return folder
+        copy = self.folder / folder.name
+        if not copy.exists():
+            names = ("mailproxy", "twisted") if folder == PROJECT else ("",)
+            for name in names:
+                shutil.copytree(folder / name, copy / name, dirs_exist_ok=True)
+        return copy
+
+
+def _isReachable(path: Path) -> bool:
+    return all(each.stat().st_mode & 0o001 for each in path.parents)
+
+
 class PrivilegeTests(TwoWorkers, test_service.PrivilegeTests):
     """Workers are started when the rights are given up, and have none."""
 
-    def setUp(self) -> None:
-        """Skip where nobody else may run this interpreter."""
-        super().setUp()
-        folders = Path(sys.executable).resolve().parents
-        if not all(each.stat().st_mode & 0o001 for each in folders):
-            raise SkipTest("this interpreter is out of reach for other users")
+    kind = Reachable
