@@ -174,8 +174,8 @@ class LimitTests(LifecycleTestCase):
         """Silence ends it after `bridge_idle`; one byte now and then keeps it."""
         self.proxy.config["server"]["bridge_idle"] = "1s"
         self.proxy.start()
-        silent, busy = self.loggedIn(ALICE), self.loggedIn(ALICE, "imap")
         started = time.monotonic()
+        silent, busy = self.loggedIn(ALICE), self.loggedIn(ALICE, "imap")
         silent.socket.settimeout(0.1)
         ended = None
         while ended is None and time.monotonic() < started + 10:
