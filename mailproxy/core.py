@@ -135,6 +135,7 @@ def makeParent(
     recruiter = Recruiter(held, shared, count, partial(spawn, cast(WorkerReactor, reactor)))
     fleet = Fleet(proxy.clock, recruiter.plan(), shared.hooks(), config.server.shutdown_grace)
     shared.fleet, fleet.heard = fleet, shared.counted
+    shared.limitOf = lambda name: proxy.runtime.config.listener[name].max_connections
     adopter = FleetAdopter(fleet, proxy, files, inThread)
     adopter.adopted = shared.adopted
     recruiter.adopter, recruiter.bound = adopter, proxy.bound

@@ -16,6 +16,7 @@ from mailproxy.control import Facts, IControl
 from mailproxy.errors import MappingError, PeerGone, Unanswered
 from mailproxy.identity import IdentityRules
 from mailproxy.logs import Logger
+from mailproxy.seat import Seat
 from mailproxy.workers import logs, merge
 from mailproxy.workers.adopter import FleetAdopter
 from mailproxy.workers.fleet import ANSWER_PATIENCE, START_PATIENCE, Fleet
@@ -32,10 +33,12 @@ class Shared:
     :ivar counts: the last known metrics of each worker, by its seat.
     :ivar past: those of workers that have ended.
     :ivar holds: logins on hold: identifier -> until when.
+    :ivar limitOf: tells a listener's `max_connections`.
     """
 
     log = Logger()
     fleet: Fleet
+    limitOf: Callable[[str], int]
 
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
@@ -43,6 +46,7 @@ class Shared:
         self.past: merge.Counts = {}
         self.holds: dict[str, float] = {}
         self._lent: dict[tuple[str, int], int] = {}
+        self._introduced: set[int] = set()
         self._following: set[Deferred[Any]] = set()
 
     def hooks(self) -> Hooks:
@@ -67,6 +71,7 @@ class Shared:
 
     def _ended(self, handle: Handle, reason: str) -> None:
         """Keep the counters of a worker that has ended: they may only grow."""
+        self._introduced.discard(handle.number)
         last = self.counts.pop(handle.number, {})
         self.past = merge.add(self.past, merge.lasting(last))
 
@@ -114,7 +119,15 @@ class Shared:
         return Deferred.fromCoroutine(self._borrowFor(handle, listener))
 
     async def _borrowFor(self, handle: Handle, listener: str) -> int:
-        """Find room for a worker whose share of a listener's connections is used up."""
+        """Find room for a worker whose share of a listener's connections is used up.
+
+        One that is away has no connections: we give of its share in its stead.
+        """
+        for number in self.fleet.away:
+            given = self._lendOf(listener, number)
+            if given:
+                self._note(listener, handle.number, given)
+                return given
         for each in self._others(handle):
             try:
                 given = int(await each.ask(ANSWER_PATIENCE, "lend", listener))
@@ -125,6 +138,14 @@ class Shared:
                 self._note(listener, handle.number, given)
                 return given
         return 0
+
+    def _lendOf(self, listener: str, number: int) -> int:
+        if number in self._introduced:
+            return 0  # it is on its way, and knows its share already
+        share = Seat(number, self.fleet.count).share(self.limitOf(listener))
+        given = max(0, share + self._lent.get((listener, number), 0) + 1) // 2
+        self._note(listener, number, -given)
+        return given
 
     def _note(self, listener: str, number: int, places: int) -> None:
         key = listener, number
@@ -138,6 +159,7 @@ class Shared:
 
     async def introduce(self, handle: Handle) -> None:
         """Tell a worker what all others know."""
+        self._introduced.add(handle.number)
         self._forgetHolds()
         now = self._clock.seconds()
         for identifier, until in self.holds.items():

@@ -91,6 +91,11 @@ class Fleet(Service):
     # Who is there
 
     @property
+    def count(self) -> int:
+        """How many seats there are."""
+        return self._plan.count
+
+    @property
     def serving(self) -> list[Handle]:
         """The workers that serve, in the order of their seats."""
         found = (self._handles[number] for number in sorted(self._handles))

@@ -7,7 +7,7 @@ import ssl
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 from urllib.parse import urlencode
 
 import attrs
@@ -96,6 +96,17 @@ class ProxyProcess(ChildServer):
         own = {name: value for name, value in os.environ.items() if not name.startswith("PROXY_")}
         trust = {"SSL_CERT_FILE": str(self._authority.caFile), "PYTHONPATH": str(PROJECT)}
         return {**own, **trust, **self._env}
+
+    def start(self) -> Self:
+        """Run it and return once it serves; several workers begin one after the other.
+
+        :raises ServerFailed: if it ends before that, takes too long, or runs already.
+        """
+        mark = self.output.mark()
+        super().start()
+        for number in range(self.threads or 0):
+            self.output.waitForLine(f"worker {number + 1} serves", since=mark, timeout=20)
+        return self
 
     def ports(self) -> Sequence[int]:
         """Those of every listener's `bind` and of the management API."""

@@ -290,6 +290,13 @@ class RoomTests(FleetCase):
         self.assertTrue(self.openAt(1))
         self.assertFalse(self.openAt(0))
 
+    def test_shareOfTheDeadCanBeUsed(self) -> None:
+        """All of it, until there is another worker; that one has what is left."""
+        self.house.processes[1].die("signal 9")
+        self.assertEqual([self.openAt(0) for _ in range(6)], [True] * 5 + [False])
+        self.network.advance(1)
+        self.assertEqual((len(self.house.workers), self.openAt(1)), (2, False))
+
     def test_theNextWorkerHasTheShareOfTheLast(self) -> None:
         """The sum stays the limit."""
         for _ in range(4):
