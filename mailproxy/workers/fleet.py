@@ -21,7 +21,7 @@ from mailproxy.workers.turns import Turns
 
 __all__ = ["ANSWER_PATIENCE", "START_PATIENCE", "Fleet", "Plan"]
 
-ANSWER_PATIENCE = 10.0
+ANSWER_PATIENCE = 5.0
 """Seconds that a worker has for an answer that needs no disk and no store."""
 
 START_PATIENCE = 120.0
