@@ -12,6 +12,7 @@ from typing import TypeAlias, cast
 import attrs
 from twisted.application.service import IService
 from twisted.internet.defer import Deferred, fail, succeed
+from twisted.logger import ILogObserver
 from zope.interface import implementer
 
 from mailproxy.adoption import Adopter, LocalAdopter
@@ -20,6 +21,7 @@ from mailproxy.config.bind import Bind
 from mailproxy.config.model import SourceKind
 from mailproxy.control import IControl, LocalControl
 from mailproxy.errors import ConfigError, MappingError
+from mailproxy.logformat import LineObserver
 from mailproxy.mapping.file import InThread
 from mailproxy.mapping.interfaces import IMappingSource
 from mailproxy.proxy import Proxy
@@ -46,6 +48,10 @@ def _atOnce() -> Deferred[None]:
     return succeed(None)
 
 
+def _heedless(observer: ILogObserver | None) -> None:
+    """Log as ever: it is this process that does."""
+
+
 @attrs.frozen
 class Core:
     """Everything that serves.
@@ -55,6 +61,7 @@ class Core:
     :ivar control: makes what management asks, given a way to reload.
     :ivar services: to be started in this order; more may be needed for management.
     :ivar admin: management's socket, if there is one; its factory is missing.
+    :ivar logBy: is told what writes the log.
     :ivar ready: fires when clients are served for the first time; fails when that cannot be.
     """
 
@@ -63,6 +70,7 @@ class Core:
     control: Callable[[Reload], IControl]
     services: list[IService]
     admin: ListeningSocket | None = None
+    logBy: Callable[[ILogObserver | None], None] = _heedless
     ready: Callable[[], Deferred[None]] = _atOnce
 
 
@@ -146,8 +154,15 @@ def makeParent(
         control=control,
         services=[held, fleet, Report(control(_noReload), proxy.clock), *filter(None, [admin])],
         admin=admin,
+        logBy=partial(_logBy, shared),
         ready=fleet.ready,
     )
+
+
+def _logBy(shared: Shared, observer: object) -> None:
+    """Let workers make the lines, where that is all that is made of them."""
+    if isinstance(observer, LineObserver):
+        shared.observer = observer
 
 
 def _noReload() -> Deferred[list[str]]:

@@ -5,6 +5,7 @@ is logged. Text looks as twistd's own does, which takes thrice the time for it: 
 each session is the most that a login costs outside TLS.
 """
 
+import enum
 import json
 import signal
 import sys
@@ -29,7 +30,16 @@ from zope.interface import implementer
 
 from mailproxy.logs import Logger, escaped
 
-__all__ = ["SyslogObserver", "asJSON", "asText", "jsonObserver", "sentence", "textObserver"]
+__all__ = [
+    "LineObserver",
+    "Style",
+    "SyslogObserver",
+    "asJSON",
+    "asText",
+    "jsonObserver",
+    "sentence",
+    "textObserver",
+]
 
 DEFAULT_FILE = "twistd.log"
 """Where a daemon logs that was not told where: twistd's own choice."""
@@ -108,6 +118,33 @@ def sentence(event: LogEvent) -> str:
     return formatEvent(event)
 
 
+class Style(enum.Enum):
+    """How lines are written."""
+
+    TEXT = "text"
+    JSON = "json"
+
+    def line(self, event: LogEvent) -> str | None:
+        """Write an event."""
+        return asJSON(event) if self is Style.JSON else asText(event)
+
+
+class LineObserver(FileLogObserver):
+    """Writes events to a file, and lines that another process has made of its own.
+
+    :ivar style: how they are written.
+    """
+
+    def __init__(self, file: IO[Any], style: Style) -> None:
+        super().__init__(file, asJSON if style is Style.JSON else asText)
+        self.style = style
+        self._made = FileLogObserver(file, lambda event: str(event["lines"]))
+
+    def write(self, lines: str) -> None:
+        """Write lines as they are."""
+        self._made({"lines": lines})
+
+
 @implementer(ILogObserver)
 class SyslogObserver:
     """Sends events to the system's log, each with its own priority."""
@@ -136,7 +173,7 @@ def jsonObserver(
     """
     if flags.get("syslog"):
         return SyslogObserver(flags["prefix"])
-    return FileLogObserver(_open(flags, soon), asJSON)
+    return LineObserver(_open(flags, soon), Style.JSON)
 
 
 def textObserver(
@@ -148,7 +185,7 @@ def textObserver(
     """
     if flags.get("syslog") or flags.get("logger"):
         return None
-    return FileLogObserver(_open(flags, soon), asText)
+    return LineObserver(_open(flags, soon), Style.TEXT)
 
 
 def _open(flags: Mapping[str, Any], soon: Callable[[Callable[[], None]], object]) -> IO[Any]:

@@ -9,7 +9,7 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any, cast
@@ -82,6 +82,7 @@ def makeService(options: Options) -> IService:
         raise SystemExit("\n".join(error.problems)) from None
     makeObserver = jsonObserver if options["log-format"] == "json" else textObserver
     whole.observer = makeObserver(options.flags, reactor.callFromThread)
+    whole.logBy(whole.observer)
     return whole
 
 
@@ -89,9 +90,11 @@ class Whole(MultiService):
     """All our services.
 
     :ivar observer: what writes the log; None: what twistd's flags ask for.
+    :ivar logBy: hears of it.
     """
 
     observer: ILogObserver | None = None
+    logBy: Callable[[ILogObserver | None], None] = staticmethod(lambda observer: None)
 
     def setServiceParent(self, parent: Any) -> None:
         """Join the application, which asks for its observer before anything is started."""
@@ -131,6 +134,7 @@ def _makeProxy(reactor: ProxyReactor, path: str) -> Whole:
     core = make(reactor, config, SourceMaker(reactor, inThread), inThread)
     reloader = Reloader(core.adopter, read, inThread, core.proxy.clock)
     whole = Whole()
+    whole.logBy = core.logBy
     reload = _announced(reactor, whole, core, reloader.reload)
     _setManagement(reactor, config, core, reload)
     for service in (reloader, *core.services):

@@ -29,6 +29,7 @@ def main() -> None:
     lighten(reactor)
     worker = makeWorker(reactor)
     relay = LogRelay(worker.peer.say, reactor)
+    worker.written = relay.write
     globalLogBeginner.beginLoggingTo([relay], redirectStandardIO=False)
     connect(reactor, socket.socket(fileno=CONTROL), worker.peer)
     cast(Any, worker.peer.transport).registerProducer(relay, True)

@@ -15,6 +15,7 @@ from zope.interface import implementer
 from mailproxy.control import Facts, IControl
 from mailproxy.errors import MappingError, PeerGone, Unanswered
 from mailproxy.identity import IdentityRules
+from mailproxy.logformat import LineObserver
 from mailproxy.logs import Logger
 from mailproxy.seat import Seat
 from mailproxy.workers import logs, merge
@@ -34,11 +35,13 @@ class Shared:
     :ivar past: those of workers that have ended.
     :ivar holds: logins on hold: identifier -> until when.
     :ivar limitOf: tells a listener's `max_connections`.
+    :ivar observer: writes lines that workers have made; None: they send events.
     """
 
     log = Logger()
     fleet: Fleet
     limitOf: Callable[[str], int]
+    observer: LineObserver | None = None
 
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
@@ -52,7 +55,8 @@ class Shared:
     def hooks(self) -> Hooks:
         """What workers may ask and say."""
         topics: Mapping[str, Callable[..., Any]] = {
-            "log": self._logged,
+            "events": self._logged,
+            "lines": self._lined,
             "news": self._news,
             "rewrite": self._rewritten,
         }
@@ -65,6 +69,10 @@ class Shared:
     def _logged(self, handle: Handle, events: list[Facts]) -> None:
         for facts in events:
             logs.publish(handle.number + 1, facts)
+
+    def _lined(self, handle: Handle, lines: list[str]) -> None:
+        if self.observer is not None:
+            self.observer.write("".join(lines))
 
     def _goodbye(self, handle: Handle) -> None:
         """Hear from a worker that has said all."""

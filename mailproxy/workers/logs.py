@@ -1,7 +1,8 @@
 """A worker's log lines, written by its parent: one place, one format, whole lines.
 
-Knows events and how they are carried; must not know where the log goes. The parent's observers see
-a worker's event as one of their own, with the field `worker`.
+Knows events and how they are carried; must not know where the log goes. Where the parent writes
+lines of ours, a worker makes them, and they are written as they come. Another observer of the
+parent's sees a worker's event as one of its own. Both say which worker it was.
 """
 
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent, global
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from mailproxy.logformat import sentence
+from mailproxy.logformat import Style, sentence
 from mailproxy.logs import Logger
 
 __all__ = ["LogRelay", "publish"]
@@ -32,20 +33,26 @@ Say = Callable[[str, Any], None]
 
 @implementer(ILogObserver, IPushProducer)
 class LogRelay:
-    """Sends a worker's events up, several at a time; waits when the parent cannot keep up."""
+    """Sends a worker's events up, several at a time; waits when the parent cannot keep up.
+
+    :ivar number: of the worker.
+    :ivar style: how lines are written; None: as the parent does, who is sent events.
+    """
 
     log = Logger()
+    number = 0
+    style: Style | None = None
 
     def __init__(self, say: Say, clock: IReactorTime) -> None:
         self._say, self._clock = say, clock
         self._paused = False
-        self._waiting: list[dict[str, Any]] = []
+        self._waiting: list[Any] = []
         self._timer: IDelayedCall | None = None
         self._lost = 0
 
     def __call__(self, event: LogEvent) -> None:
         """Send an event, if there is anything to say."""
-        facts = pack(event)
+        facts = pack(event) if self.style is None else self.style.line(self._numbered(event))
         if facts is None:
             return
         if len(self._waiting) >= MOST_WAITING:
@@ -55,6 +62,14 @@ class LogRelay:
         if self._timer is None and not self._paused:
             self._timer = self._clock.callLater(DELAY, self._due)
 
+    def _numbered(self, event: LogEvent) -> LogEvent:
+        return {**event, "worker": self.number} if self.style is Style.JSON else event
+
+    def write(self, number: int, style: Style | None) -> None:
+        """Go over to lines, once the parent has said so."""
+        self.flush()
+        self.number, self.style = number, style
+
     def _due(self) -> None:
         self._timer = None
         self.flush()
@@ -63,7 +78,7 @@ class LogRelay:
         """Send what has been gathered."""
         if not self._paused and self._waiting:
             events, self._waiting = self._waiting, []
-            self._say("log", events)
+            self._say("events" if self.style is None else "lines", events)
 
     def pauseProducing(self) -> None:
         """Keep events for later."""

@@ -49,6 +49,7 @@ class Recruiter:
     async def _begin(self, handle: Handle) -> None:
         given = self.adopter.given
         sockets, _ = self._held.inherited(CONTROL + 1)
+        observer = self._shared.observer
         setup = Setup(
             number=handle.number,
             of=self._count,
@@ -56,6 +57,7 @@ class Recruiter:
             sockets=sockets,
             bound=frozenset(self.bound),
             redaction=redactionKey(),
+            style=None if observer is None else observer.style,
         )
         self._begun[handle] = given, await handle.hand(START_PATIENCE, setup)
 

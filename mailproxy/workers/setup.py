@@ -11,6 +11,7 @@ from pathlib import Path
 import attrs
 
 from mailproxy.config.model import Config
+from mailproxy.logformat import Style
 from mailproxy.origin import Address
 
 __all__ = ["Given", "Inherited", "KeyFiles", "Setup"]
@@ -51,6 +52,7 @@ class Setup:
     :ivar number: its seat, from 0, of so many.
     :ivar bound: the addresses that are our own.
     :ivar redaction: the key of redacted identifiers.
+    :ivar style: how lines of the log are written; None: the parent writes them.
     """
 
     number: int
@@ -59,6 +61,7 @@ class Setup:
     sockets: tuple[Inherited, ...]
     bound: frozenset[Address]
     redaction: bytes = attrs.field(repr=False)
+    style: Style | None = None
 
 
 class KeyFiles:

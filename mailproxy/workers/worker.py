@@ -17,6 +17,7 @@ from mailproxy.errors import ConfigError, MailProxyError, Stage
 from mailproxy.health import CircuitState, Kind, News
 from mailproxy.identity import redactionKey
 from mailproxy.listener import Listener
+from mailproxy.logformat import Style
 from mailproxy.logs import Logger, setLevel
 from mailproxy.mapping.file import Change, InThread
 from mailproxy.mapping.interfaces import IMappingSource, Revision
@@ -76,6 +77,7 @@ class Worker:
     """One worker process, from the first word of its parent to its end.
 
     :ivar peer: our end of the connection to the parent.
+    :ivar written: is told our number, and how lines of the log are to be written.
     """
 
     log = Logger()
@@ -85,6 +87,7 @@ class Worker:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
+        self.written: Callable[[int, Style | None], None] = lambda number, style: None
         self.peer = Peer(self._methods(), {}, self._orphaned, self._take)
         self._files = KeyFiles({})
         self._sockets: list[InheritedSocket] = []
@@ -135,6 +138,7 @@ class Worker:
         :returns: the mapping's digest.
         """
         redactionKey(setup.redaction)
+        self.written(setup.number + 1, setup.style)
         config = setup.given.config
         setLevel(config.server.log_level)
         self._files.replace(setup.given.files)

@@ -61,6 +61,7 @@ class House:
     """Everything that a parent has, and its workers.
 
     :ivar refusals: errors with which the next spawns fail.
+    :ivar written: how workers were told to write lines of the log.
     :ivar stillborn: seats whose workers end at the first word.
     """
 
@@ -68,6 +69,7 @@ class House:
         self.network = Dialling()
         self.processes: list[FakeProcess] = []
         self.stillborn: set[int] = set()
+        self.written: list[object] = []
         self.refusals: list[OSError] = []
         files = KeyFiles()
         seat = Seat(0, count, files.read)
@@ -106,6 +108,7 @@ class House:
         )
         process = FakeProcess(self, handle, Worker(parts), 1000 + len(self.processes))
         self.processes.append(process)
+        process.worker.written = lambda *words: self.written.append(words)
         handle.peer, handle.transport = handle.makePeer(), cast(Any, process)
         if handle.number in self.stillborn:
             process.worker.peer.dataReceived = lambda data: process.die("exit status 1")  # type: ignore[method-assign]

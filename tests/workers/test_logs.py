@@ -16,7 +16,7 @@ from twisted.logger import Logger as TwistedLogger
 from twisted.python import log as legacy
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailproxy.logformat import asJSON, asText
+from mailproxy.logformat import Style, asJSON, asText
 from mailproxy.logs import Logger
 from mailproxy.workers.logs import DELAY, MOST_WAITING, LogRelay, pack, publish
 
@@ -173,3 +173,36 @@ class PressureTests(RelayCase):
         self.say(1)
         self.clock.advance(DELAY)
         self.assertEqual(self.sent, [])
+
+
+class LineTests(RelayCase):
+    """Lines that a worker makes itself, since its parent would make the same."""
+
+    def setUp(self) -> None:
+        """Note the topics, too."""
+        super().setUp()
+        self.said: list[tuple[str, Any]] = []
+        self.relay = LogRelay(lambda *words: self.said.append(words), cast(Any, self.clock))
+        logger = Logger(namespace="n")
+        self.event = self.emitted(logger, LogLevel.info, "{a} of {b}", a="x", b=7)
+
+    def lines(self, style: Style) -> str:
+        """What is sent of the event."""
+        self.relay.write(2, style)
+        self.relay(self.event)
+        self.relay.flush()
+        topic, lines = self.said[-1]
+        self.assertEqual(topic, "lines")
+        return "".join(lines)
+
+    def test_asTheParentWould(self) -> None:
+        """In both styles; JSON says which worker it was."""
+        self.assertEqual(self.lines(Style.TEXT), asText(self.event))
+        expected = {**json.loads(asJSON(self.event) or ""), "worker": 2}
+        self.assertEqual(json.loads(self.lines(Style.JSON)), expected)
+
+    def test_whatWasGatheredBefore(self) -> None:
+        """Is sent as what it is."""
+        self.relay(self.event)
+        self.relay.write(2, Style.TEXT)
+        self.assertEqual([topic for topic, _ in self.said], ["events"])

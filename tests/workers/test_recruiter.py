@@ -1,6 +1,9 @@
 """What a worker begins with."""
 
+import io
+
 from mailproxy.identity import redactionKey
+from mailproxy.logformat import LineObserver, Style
 from mailproxy.workers.setup import Given
 from tests.workers.support import FleetCase
 
@@ -34,3 +37,14 @@ class RecruitTests(FleetCase):
         redactionKey(b"p" * 16)
         self.network.advance(1)
         self.assertEqual(redactionKey(), b"p" * 16)
+
+    def test_linesAreMadeByTheWorker(self) -> None:
+        """Where the parent does nothing else with events; they are written as they come."""
+        out = io.StringIO()
+        self.house.shared.observer = LineObserver(out, Style.JSON)
+        self.house.processes[1].die("signal 9")
+        self.network.advance(1)
+        self.assertEqual(self.house.written, [(1, None), (2, None), (2, Style.JSON)])
+        self.house.workers[1].peer.say("lines", ["a\n", "b\n"])
+        self.network.pump()
+        self.assertEqual(out.getvalue(), "a\nb\n")
