@@ -34,6 +34,9 @@ them, or its reader would wait for an end that we do not read."""
 CLOSE_GRACE = 5.0
 """Seconds that a peer has to take our last words before it is cut off."""
 
+_NOTHING = bytearray()
+"""What is unread in a stream that keeps nothing more."""
+
 Creator = IOpenSSLClientConnectionCreator | IOpenSSLServerConnectionCreator
 
 
@@ -292,8 +295,7 @@ class Stream(Protocol):
         if self._closing or self._lost is not None:
             return False
         self._closing = True
-        self._buffer.clear()
-        self.dataReceived = self._drop  # type: ignore[method-assign]
+        self._buffer = _NOTHING
         self._closer = self.clock.callLater(grace, self.abort)
         self.transport.unregisterProducer()
         if not self._ended:
@@ -306,9 +308,6 @@ class Stream(Protocol):
         if not self.secure:
             return True
         return isinstance(self.transport, SocketConnection) and self.transport.tlsOnSocket
-
-    def _drop(self, data: bytes) -> None:
-        """Read on without keeping anything: unread input would turn our close into a reset."""
 
     def abort(self) -> None:
         """Cut the connection now."""
@@ -325,8 +324,7 @@ class Stream(Protocol):
         unread = self.takeUnread()
         if self._lost is None:
             self.transport.unregisterProducer()
-        self._receiver = receiver
-        self.dataReceived = receiver.dataReceived  # type: ignore[method-assign]  # the hot path
+        self._receiver, self._buffer, self.whenLost = receiver, _NOTHING, None
         return unread
 
     # Events
@@ -334,11 +332,17 @@ class Stream(Protocol):
     def connectionMade(self) -> None:
         """Ask to be told when our answers pile up."""
         self.transport.registerProducer(self, True)
-        if self.whenMade is not None:
-            self.whenMade()
+        made, self.whenMade = self.whenMade, None
+        if made is not None:
+            made()
 
     def dataReceived(self, data: bytes) -> None:
         """Keep what came for its reader."""
+        if self._closing:
+            return  # it is read only because unread input would turn our close into a reset
+        if self._receiver is not None:
+            self._receiver.dataReceived(data)
+            return
         self._buffer += data
         self._advance()
         self._throttle()
@@ -374,8 +378,9 @@ class Stream(Protocol):
         self._lost, self._ended = reason, True
         if self._closer is not None and self._closer.active():
             self._closer.cancel()
-        if self._receiver is not None:
-            self._receiver.connectionLost(reason)
+        receiver, self._receiver = self._receiver, None
+        if receiver is not None:
+            receiver.connectionLost(reason)
             return
         handshake, self._handshake = self._handshake, None
         if handshake is not None:

@@ -31,6 +31,9 @@ RESET_PAUSE = 0.05
 """Seconds between two looks whether a peer that is to hear a reset has all that was sent."""
 
 
+_REASONS = {why: Failure(why) for why in (CONNECTION_DONE, CONNECTION_LOST)}
+
+
 class SocketConnection(tcp.Connection):
     """What both sides have in common; mixed in before Twisted's own classes.
 
@@ -42,6 +45,7 @@ class SocketConnection(tcp.Connection):
     peeking = False
 
     _tlsClientDefault: bool  # Twisted's own class of the side says so
+    _shouldShutdown = False  # nobody else has the descriptor: to close it is enough
     _gathering = False  # while the protocol hears of something: its words go out together
     _readEnded = False
     _cutting = False
@@ -154,10 +158,31 @@ class SocketConnection(tcp.Connection):
 
     # Ending
 
+    @property
+    def _idle(self) -> bool:
+        """Whether nothing is to be written first, and nobody in the middle of something."""
+        if self._gathering or self._tempDataLen or self.dataBuffer or self.TLS:
+            return False
+        return not (self.producer is not None or self.disconnecting or self._aborting)
+
+    def loseConnection(self) -> None:
+        """Close after what has been written, at best now; what comes is not read."""
+        if not (self._idle and self.connected) or self._writeDisconnected:
+            super().loseConnection()
+            return
+        self.stopReading()
+        self.disconnecting = 1
+        why = self._postLoseConnection()
+        if why is not None:
+            self.connectionLost(_REASONS.get(why) or Failure(why))
+
     def loseWriteConnection(self) -> None:
-        """End our side after what has been written, and read on."""
+        """End our side after what has been written, at best now, and read on."""
         if self.TLS:
             super().loseConnection()  # Twisted's TLS has no half-close
+        elif self._idle and self.connected and not self._writeDisconnecting:
+            self._writeDisconnecting = self._writeDisconnected = True
+            self._closeWriteConnection()
         else:
             super().loseWriteConnection()
 

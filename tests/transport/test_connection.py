@@ -225,3 +225,27 @@ class EndTests(ConnectionCase):
         ended.transport.resumeProducing()
         network.pump()
         self.assertFalse(ended.ended)
+
+    def test_whatIsAbortedIsNotClosedInGoodOrder(self) -> None:
+        """Although somebody asks for that before the connection is gone."""
+        network = Network()
+        aborted, peer = Peer(), Peer()
+        network.connect(aborted, peer)
+        aborted.reset()
+        aborted.hangUp()
+        network.pump()
+        assert peer.lost is not None
+        self.assertIsNotNone(peer.lost.check(ConnectionLost))
+
+    def test_withNothingToSayItEndsAtOnce(self) -> None:
+        """Half or whole; else it waits for the socket."""
+        for data, isLater in ((b"", False), (b"x" * 200_000, True)):
+            for end in ("loseConnection", "loseWriteConnection"):
+                network = Wire()
+                ended, peer = Peer(), Peer()
+                network.connect(ended, peer)
+                ended.say(data)
+                getattr(ended.transport, end)()
+                self.assertEqual(ended.transport in network._writers, isLater)
+                network.pump()
+                self.assertEqual((len(peer.received), peer.ended), (len(data), True))
