@@ -6,6 +6,7 @@ and a write per chunk.
 """
 
 import enum
+from collections.abc import Callable
 from typing import TypeGuard
 
 from twisted.internet.defer import Deferred
@@ -14,15 +15,13 @@ from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTim
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from mailproxy.idle import IdleWatch
 from mailproxy.stream import CLOSE_GRACE, Stream
 from mailproxy.transport import JoinableConnection
 
 DRAIN_GRACE = 60.0
 """Seconds that a slow reader has for the last bytes of a leg that has closed: these are at most
 what a transport holds and one read, 128 KiB."""
-
-IDLE_CHECKS = 4
-"""Looks at the byte counts per idle time: a bridge is closed at most a quarter of it late."""
 
 LAST_ANSWER = 5.0
 """Seconds of silence after which a TLS backend is told that its client has ended its side. To some,
@@ -73,6 +72,11 @@ class _Leg:
         if self.joined is not None:
             self.joined.joinTo(None)
 
+    def leave(self) -> None:
+        """Keep the count alone; nothing is heard of any more."""
+        self.written, self.joined = self.count, None
+        del self.peer, self.bridge
+
     def pauseProducing(self) -> None:
         """Stop reading: the peer does not take our bytes."""
         self.stream.transport.pauseProducing()
@@ -117,21 +121,32 @@ class _Leg:
         """The leg is gone: end the other one too, and cleanly only if this one ended so."""
         first = self.peer if self.peer.ended and not self.ended else self
         self.lost = self.ended = True
-        self.bridge.end(first.ending, whole=reason.check(ConnectionDone) is not None)
+        self.bridge.end(first.ending, whole=isinstance(reason.value, ConnectionDone))
 
 
 class Bridge:
-    """Joins a client's and a backend's stream; `run` once."""
+    """Joins a client's and a backend's stream; `join` or `run`, once."""
+
+    __slots__ = (
+        "_backend",
+        "_client",
+        "_clock",
+        "_ending",
+        "_over",
+        "_patience",
+        "_seen",
+        "_watch",
+    )
 
     def __init__(self, client: Stream, backend: Stream, idle: float, clock: IReactorTime) -> None:
         self._clock = clock
-        self._idle = idle / IDLE_CHECKS
+        self._watch = IdleWatch.over(clock, idle)
         self._client = _Leg(self, client, Ending.CLIENT)
         self._backend = _Leg(self, backend, Ending.BACKEND)
         self._ending: Ending | None = None
-        self._done: Deferred[Ending] = Deferred(lambda _: self.end(Ending.CUT))
-        self._timer: IDelayedCall | None = None
+        self._over: Callable[[Ending], None] | None = None
         self._patience: IDelayedCall | None = None
+        self._seen = -1
 
     @property
     def received(self) -> int:
@@ -144,35 +159,45 @@ class Bridge:
         return self._backend.count
 
     def run(self) -> Deferred[Ending]:
-        """Join the streams; what they have not read goes first.
+        """Join the streams.
 
         :returns: fires once both legs are gone, with what ended it: of the legs, the one that ended
             first. Cancelling it closes both legs and fails it at once, as any Deferred.
         """
+        done: Deferred[Ending] = Deferred(lambda _: self.end(Ending.CUT))
+        self.join(lambda ending: None if done.called else done.callback(ending))
+        return done
+
+    def join(self, over: Callable[[Ending], None]) -> None:
+        """Join the streams; what they have not read goes first.
+
+        :param over: called as the Deferred of `run` is fired.
+        """
+        self._over = over
         legs = self._client, self._backend
         unread = [leg.stream.detach(leg) for leg in legs]
         for leg, peer in (legs, legs[::-1]):
             leg.join(peer)
+        self._watch.watch(self)
         for leg, data in zip(legs, unread, strict=True):
             if data:
                 leg.dataReceived(data)
         for leg in legs:
+            if leg.lost:
+                continue  # it has gone with the other one
             if leg.stream.lost:
                 leg.connectionLost(leg.stream.reason)
             elif leg.stream.ended:
                 leg.readConnectionLost()
-        if self._ending is None:
-            self._watch(-1, 0)
-        return self._done
 
-    def _watch(self, before: int, quiet: int) -> None:
-        """Close a bridge over which no byte has gone at `IDLE_CHECKS` looks in turn."""
-        total = self.received + self.sent
-        quiet = quiet + 1 if total == before else 0
-        if quiet >= IDLE_CHECKS:
-            self.end(Ending.IDLE)
-            return
-        self._timer = self._clock.callLater(self._idle, self._watch, total, quiet)
+    def hush(self) -> bool:
+        """Tell whether no byte has moved since the last time."""
+        before, self._seen = self._seen, self.received + self.sent
+        return self._seen == before
+
+    def idled(self) -> None:
+        """Close what has been silent for too long."""
+        self.end(Ending.IDLE)
 
     def carryOver(self, leg: _Leg) -> None:
         """Pass the end of one direction on; the first, so the other direction goes on."""
@@ -205,16 +230,20 @@ class Bridge:
         """
         if self._ending is None:
             self._ending = ending
-            for timer in (self._timer, self._patience):
-                if timer is not None and timer.active():
-                    timer.cancel()
+            self._watch.forget(self)
+            if self._patience is not None and self._patience.active():
+                self._patience.cancel()
             grace = DRAIN_GRACE if ending in (Ending.CLIENT, Ending.BACKEND) else CLOSE_GRACE
             for leg in (self._client, self._backend):
                 leg.part()
                 left = min(grace, CLOSE_GRACE) if leg.stream.finished else grace
                 (leg.stream.close if whole else leg.stream.cut)(left)
-        if self._client.lost and self._backend.lost and not self._done.called:
-            self._done.callback(self._ending)
+        over = self._over
+        if over is not None and self._client.lost and self._backend.lost:
+            self._over = None
+            for leg in (self._client, self._backend):
+                leg.leave()
+            over(self._ending)
 
 
 def _joinable(transport: object) -> TypeGuard[JoinableConnection]:

@@ -18,8 +18,9 @@ from mailproxy.errors import ProtocolError
 from mailproxy.origin import Address, Origin, sessionID
 from mailproxy.protocols.base import ServerSettings
 from mailproxy.protocols.server import ClientLeg, ProxyServerFactory
+from mailproxy.resources import Ingress, Resources, SessionKind
 from mailproxy.seat import ALONE, Seat
-from mailproxy.session import Ingress, Resources, Session, SessionKind
+from mailproxy.session import Session
 from mailproxy.stream import Creator
 from mailproxy.waiting import TimedOut, within
 

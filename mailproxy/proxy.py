@@ -34,9 +34,10 @@ from mailproxy.protocols.base import ServerSettings
 from mailproxy.protocols.client import ClientSettings, ProxyClientFactory
 from mailproxy.protocols.server import ProxyServerFactory
 from mailproxy.registry import Registry
+from mailproxy.resources import Resources, SessionKind
 from mailproxy.routing import Router
 from mailproxy.seat import ALONE, Seat
-from mailproxy.session import Resources, Session, SessionKind
+from mailproxy.session import Session
 from mailproxy.sockets import isLocal
 from mailproxy.tls import BackendOptions, BackendTLS, ServerTLS
 from mailproxy.waiting import pause

@@ -4,17 +4,14 @@ Knows the order of things and what each failure means to the client; must not kn
 words, how a backend is reached or how bytes are bridged.
 """
 
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Coroutine, Mapping
 from typing import Any
-from typing import Protocol as Structural
 
-import attrs
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
-from mailproxy.bridge import Bridge
-from mailproxy.dial import Backend, Dialer, Target
+from mailproxy.bridge import Bridge, Ending
+from mailproxy.dial import Backend, Target
 from mailproxy.errors import (
     BackendFailed,
     InvalidIdentifier,
@@ -24,70 +21,20 @@ from mailproxy.errors import (
     Refusal,
     Stage,
 )
-from mailproxy.http.rules import HTTPRules
-from mailproxy.identity import IdentityRules, redact
+from mailproxy.identity import redact
 from mailproxy.logs import Logger
-from mailproxy.metrics import LoginResult, Metrics, Outcome
+from mailproxy.metrics import LoginResult, Outcome
 from mailproxy.protocols.base import AuthResult, Challenge, Command, Dismissed, Login, Verdict
 from mailproxy.protocols.client import ProxyClient
 from mailproxy.protocols.server import ProxyServer
-from mailproxy.registry import ISession, Registry
-from mailproxy.routing import Router
+from mailproxy.registry import ISession
+from mailproxy.resources import Ingress, Resources
 from mailproxy.sasl import Credentials, dismissal
 from mailproxy.tls import describe
 from mailproxy.waiting import TimedOut, within
 
 MAX_USUAL_LOGIN = 4096
 """Bytes of a login; a backend that hangs up on a longer one is not ill."""
-
-
-@attrs.frozen
-class Resources:
-    """What sessions work with; a session keeps those that it began with.
-
-    :ivar targets: endpoints by destination and protocol.
-    :ivar authTimeout: seconds that a backend has to answer a login.
-    :ivar bridgeIdle: seconds without a byte that end a bridge.
-    :ivar passThrough: the destination of sessions without a login; empty where there are none.
-    :ivar http: where requests go, and what they may cost.
-    """
-
-    clock: IReactorTime
-    rules: IdentityRules
-    router: Router
-    dialer: Dialer
-    targets: Mapping[tuple[str, str], Target]
-    registry: Registry
-    metrics: Metrics
-    authTimeout: float
-    bridgeIdle: float
-    passThrough: str = ""
-    http: HTTPRules = attrs.field(factory=HTTPRules)
-
-
-@attrs.frozen
-class Ingress:
-    """Where a session came in.
-
-    :ivar patience: seconds from accept to a complete login.
-    :ivar now: gives what holds by now, where that counts for a connection that has begun before.
-    """
-
-    listener: str
-    protocol: str
-    patience: float
-    now: Callable[[], Resources] = attrs.field(eq=False, repr=False)
-
-
-class Story(Structural):
-    """What a connection that was let in becomes."""
-
-    def start(self, introduction: Coroutine[Any, Any, None]) -> Deferred[None]:
-        """Begin; fires when all is over."""
-
-
-SessionKind = Callable[[Any, Ingress, Resources], Story]
-"""Makes it of the client's leg, which is of the kind that the protocol's factory makes."""
 
 
 @implementer(ISession)
@@ -111,7 +58,7 @@ class Session:
         self._bridge: Bridge | None = None
         self._task: Deferred[None] | None = None
         self._interruption: Outcome | None = None
-        self.greeted = self._relayed = False
+        self.greeted = self._relayed = self._isOver = False
         self.reason = ""
         # A trusted peer's own name for the session goes to the backend; ours stays, it is unique.
         self.id = server.origin.session
@@ -143,31 +90,44 @@ class Session:
             self._end(Outcome.SHUTDOWN)
 
     def _end(self, outcome: Outcome) -> None:
+        if self._isOver:
+            return
         self._interruption = self._interruption or outcome
-        if self._task is not None:
+        if self._bridge is not None:
+            self._bridge.end(Ending.CUT)
+            self._finish(self._interrupted())
+        elif self._task is not None:
             self._task.cancel()
 
     # The story
 
-    def start(self, introduction: Coroutine[Any, Any, None]) -> Deferred[None]:
-        """Begin.
+    def start(self, introduction: Coroutine[Any, Any, None]) -> None:
+        """Begin; from an accepted login on nothing of the dialogue is left.
 
         :param introduction: what comes before the greeting: who the client is, implicit TLS.
-        :returns: fires when the session is over, whatever its end.
         """
         self.resources.registry.add(self)
         self.server.whenLost = lambda: self._end(Outcome.CLIENT_GONE)
-        self._task = Deferred.fromCoroutine(self._live(introduction))
+        task = Deferred.fromCoroutine(self._live(introduction))
+        if task.called:
+            return
+        self._task = task
         if self._interruption is not None:
-            self._task.cancel()
-        return self._task
+            task.cancel()
 
-    async def _story(self, introduction: Coroutine[Any, Any, None]) -> str:
-        """Lead the session from its first byte to its last; tells what ended it."""
-        backend = await self.untilAccepted(introduction)
+    def _join(self, backend: ProxyClient) -> None:
+        """Let the client and its backend talk."""
+        self._task = self._backend = None
         resources = self.resources
-        self._bridge = Bridge(self.server, backend, resources.bridgeIdle, resources.clock)
-        return (await self._bridge.run()).value
+        bridge = Bridge(self.server, backend, resources.bridgeIdle, resources.clock)
+        self._bridge = bridge
+        bridge.join(self._bridged)
+
+    def _bridged(self, ending: Ending) -> None:
+        """Hear that both legs are gone."""
+        if not self._isOver:
+            self.reason = ending.value
+            self._finish(Outcome.BRIDGED)
 
     async def untilAccepted(self, introduction: Coroutine[Any, Any, None]) -> ProxyClient:
         """Lead the client to a login that its backend accepts."""
@@ -195,13 +155,8 @@ class Session:
         self.log.info(
             "session {session} {protocol} {listener} from {client}: login of {identifier} "
             "{verdict} by {destination}",
-            session=self.id,
-            protocol=self.protocol,
-            listener=self.listener,
-            client=self.client,
-            identifier=redact(self.identifier),
             verdict=result.verdict.value,
-            destination=self.destination,
+            **self._facts,
         )
         self.resources.registry.routed(self, None, None)
 
@@ -307,11 +262,11 @@ class Session:
     # Every end
 
     async def _live(self, introduction: Coroutine[Any, Any, None]) -> None:
-        """Tell the story and clean up after it, whatever its end."""
-        outcome = Outcome.ERROR
+        """Tell the story as far as the bridge, and clean up after it if it ends before."""
+        outcome: Outcome | None = Outcome.ERROR
         try:
-            self.reason = await self._story(introduction)
-            outcome = Outcome.BRIDGED
+            self._join(await self.untilAccepted(introduction))
+            outcome = None
         except Dismissed as dismissed:
             outcome = self._dismiss(dismissed.refusal, dismissed.command)
         except TimedOut:
@@ -326,7 +281,8 @@ class Session:
             self.log.failure("session {session} met a bug", session=self.id)
             self._dismiss(Refusal.UNAVAILABLE)
         finally:
-            self._finish(outcome)
+            if outcome is not None:
+                self._finish(outcome)
 
     def _dismiss(self, refusal: Refusal | None, command: Command | None = None) -> Outcome:
         """Say good-bye, where there has been a hello."""
@@ -344,6 +300,18 @@ class Session:
             self.server.dismiss(Refusal.SHUTDOWN if stopping else Refusal.UNAVAILABLE, None)
         return outcome
 
+    @property
+    def _facts(self) -> dict[str, str]:
+        """What the lines about a session have in common."""
+        return {
+            "session": self.id,
+            "protocol": self.protocol,
+            "listener": self.listener,
+            "client": self.client,
+            "identifier": redact(self.identifier),
+            "destination": self.destination or "-",
+        }
+
     def _leaveBackend(self) -> None:
         backend, self._backend = self._backend, None
         if backend is not None:
@@ -352,6 +320,7 @@ class Session:
 
     def _finish(self, outcome: Outcome) -> None:
         """Close what is open, and write the one line."""
+        self._isOver, self._task = True, None
         resources = self.resources
         resources.registry.remove(self)
         self.server.whenLost = None
@@ -364,12 +333,7 @@ class Session:
         self.log.info(
             "session {session} {protocol} {listener} from {client}: {identifier} on {destination}, "
             "{outcome} ({reason}), {received} bytes in, {sent} out, {seconds:.1f} s",
-            session=self.id,
-            protocol=self.protocol,
-            listener=self.listener,
-            client=self.client,
-            identifier=redact(self.identifier),
-            destination=self.destination or "-",
+            **self._facts,
             outcome=outcome.value,
             reason=self.reason,
             received=self.received,

@@ -27,10 +27,10 @@ from mailproxy.origin import Address
 from mailproxy.protocols.base import Advertised, ServerSettings
 from mailproxy.protocols.client import ClientSettings
 from mailproxy.registry import Registry
+from mailproxy.resources import Resources
 from mailproxy.routing import Router
 from mailproxy.sasl import Mechanism
 from mailproxy.served import PROTOCOLS
-from mailproxy.session import Resources
 from mailproxy.stream import Creator
 from tests.dialling import Backend, Dialling
 from tests.support import MemoryConnection, Peer, Segments, addresses

@@ -31,6 +31,7 @@ FLOORS = {
     "metrics": 1,
     "openssl": 0,
     "eventloop": 1,
+    "idle": 1,
     "transport": 1,
     "transport.*": 1,
     "tls": 1,
@@ -53,6 +54,7 @@ FLOORS = {
     "http.connection": 3,
     "http": 2,
     "http.*": 2,
+    "resources": 3,
     "session": 3,
     "passage": 3,
     "listener": 4,
@@ -84,10 +86,11 @@ SIDEWAYS = {
     ("dial", "protocols.client"),  # what a dialled stream is
     ("adoption", "proxy"),  # what adopts
     ("reload", "adoption"),  # who takes what has been read into use
+    ("session", "resources"),  # what a session of any kind is given
+    ("http.connection", "resources"),
+    ("http.exchange", "resources"),
+    ("http.delivery", "resources"),
     ("passage", "session"),  # a kind of session
-    ("http.connection", "session"),  # likewise, request by request
-    ("http.exchange", "session"),
-    ("http.delivery", "session"),
     ("proxy", "listener"),  # what a proxy owns
     ("control", "proxy"),  # LocalControl asks one Proxy
     ("workers.worker", "sources"),  # what a worker is built of

@@ -19,7 +19,7 @@ from mailproxy.http.heads import BadMessage
 from mailproxy.http.server import HTTPServer
 from mailproxy.http.upstream import Upstreams
 from mailproxy.logs import Logger
-from mailproxy.session import Ingress, Resources
+from mailproxy.resources import Ingress, Resources
 from mailproxy.tls import describe
 
 

@@ -21,7 +21,7 @@ from mailproxy.http.messages import IDEMPOTENT, Request, Response
 from mailproxy.http.server import HTTPServer
 from mailproxy.http.upstream import HTTPClient, Upstreams
 from mailproxy.origin import Origin
-from mailproxy.session import Ingress, Resources
+from mailproxy.resources import Ingress, Resources
 
 SWITCHING = 101
 """The status behind which another protocol is spoken."""

@@ -34,7 +34,7 @@ from mailproxy.logs import Logger
 from mailproxy.metrics import Outcome
 from mailproxy.origin import sessionID
 from mailproxy.registry import ISession
-from mailproxy.session import Resources
+from mailproxy.resources import Resources
 
 RETRY_AFTER = 5
 """Seconds after which a client may ask again when the store could not tell."""

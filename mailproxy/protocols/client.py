@@ -21,6 +21,7 @@ from mailproxy.protocols.base import AuthResult, Challenge
 from mailproxy.sasl import Credentials, Mechanism, unbase64
 from mailproxy.stream import Stream
 from mailproxy.tls import BackendTLS, describe
+from mailproxy.transport import Receiver
 
 
 @attrs.frozen
@@ -88,6 +89,12 @@ class ProxyClient(BackendLeg):
     """
 
     opening = b""
+    _capabilities: Any = None  # what the backend has said that it can do, in its protocol's form
+
+    def detach(self, receiver: Receiver) -> bytes:
+        """Hand the connection over; of the dialogue nothing is needed any more."""
+        self._capabilities = None
+        return super().detach(receiver)
 
     # A protocol's words
 
@@ -242,8 +249,12 @@ class ProxyClientFactory(ClientFactory):
     def buildProtocol(self, addr: IAddress | None) -> BackendLeg:
         """Make the conversation; it is handed over once its transport is there."""
         client = self.conversation(self._clock)
-        client.whenMade = lambda: self.connected.callback(client)
+        client.whenMade = lambda: self._made(client)
         return client
+
+    def _made(self, client: BackendLeg) -> None:
+        self._connector = None
+        self.connected.callback(client)
 
     def clientConnectionFailed(self, connector: IConnector, reason: Failure) -> None:
         """Hear that no connection could be made."""

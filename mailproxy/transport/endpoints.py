@@ -1,18 +1,55 @@
-"""How the connections of this package come about: accepted, and dialled."""
+"""How the connections of this package come about: accepted, and dialled.
 
+They do without what Twisted's own keep for the log, and without turns of the reactor that an IP
+address does not need.
+"""
+
+import os
 import socket
+from errno import EALREADY, EINPROGRESS, EISCONN
 from typing import Any, cast
 
 from twisted.internet import tcp
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.error import ConnectError, getConnectError
 from twisted.internet.interfaces import IConnector, IListeningPort, IReactorTCP
 from twisted.internet.posixbase import PosixReactorBase
-from twisted.internet.protocol import ClientFactory
+from twisted.internet.protocol import ClientFactory, Protocol
+from twisted.python.failure import Failure
 
 from mailproxy.transport.joint import JoinableConnection
 
 
 class Server(JoinableConnection, tcp.Server):
     """A connection that was accepted."""
+
+    def __init__(self, sock: socket.socket, protocol: Any, client: Any, *more: Any) -> None:
+        """Take the place of Twisted's.
+
+        :param client: the peer's address, as the socket module writes it.
+        :param more: the port, the connection's number, and the reactor.
+        """
+        tcp.Connection.__init__(self, sock, protocol, more[-1])
+        self.client = client
+        self.connected = 1
+        self.startReading()
+
+    def getHost(self) -> IPv4Address | IPv6Address:
+        """Tell our own address."""
+        return _address(self.socket.getsockname())
+
+    def getPeer(self) -> IPv4Address | IPv6Address:
+        """Tell the peer's address."""
+        return _address(self.client or self.socket.getpeername())
+
+    def joinTo(self, sink: JoinableConnection | None) -> None:
+        """Keep nothing that the system knows too: many are joined for a long time."""
+        self.client = ()
+        super().joinTo(sink)
+
+    def __repr__(self) -> str:
+        """Tell it from others."""
+        return f"<{type(self).__name__} at {id(self):#x}>"
 
 
 class Client(JoinableConnection, tcp.Client):
@@ -24,9 +61,66 @@ class Client(JoinableConnection, tcp.Client):
         made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return made
 
+    def _finishInit(self, whenDone: Any, skt: Any, error: Any, reactor: Any) -> None:
+        """Begin to connect; whatever comes of it is told later."""
+        if whenDone is None or self._requiresResolution:
+            super()._finishInit(whenDone, skt, error, reactor)
+            return
+        tcp.Connection.__init__(self, skt, cast(Any, None), reactor)
+        self.realAddress = self.addr
+        number = skt.connect_ex(self.addr)
+        if number in (0, EINPROGRESS):
+            self.doRead = self.doWrite = self.doConnect  # type: ignore[method-assign]
+            self.startWriting()
+        else:
+            reactor.callLater(0, self.failIfNotConnected, _reason(number))
+
+    def doConnect(self) -> None:
+        """Hear that the connection is there, or cannot be."""
+        number = self.socket.connect_ex(self.realAddress)
+        if number in (EALREADY, EINPROGRESS):
+            return
+        if number not in (0, EISCONN):
+            self.failIfNotConnected(_reason(number))
+            return
+        del self.doRead, self.doWrite
+        self.stopWriting()
+        self._connectDone()
+
+    def _connectDone(self) -> None:
+        """Hand the connection over; who has dialled it need not hear of its end."""
+        connector, self.connector = self.connector, _NOBODY
+        protocol = connector.buildProtocol(self.getPeer())
+        self.connected = 1
+        self.protocol = protocol or Protocol()
+        if protocol is None:
+            self.loseConnection()
+        else:
+            self.startReading()
+            protocol.makeConnection(self)
+
+    def connectionLost(self, reason: Failure) -> None:
+        """The connection is gone, or has never been there: then the socket knows why."""
+        if not self.connected and hasattr(self, "socket"):
+            number = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            if number:
+                self.failIfNotConnected(_reason(number))
+                return
+        super().connectionLost(reason)
+
+
+class _Nobody:
+    """Stands for who has dialled a connection that is there."""
+
+    def connectionLost(self, reason: Failure) -> None:
+        """Let it be."""
+
+
+_NOBODY: Any = _Nobody()
+
 
 class Connector(tcp.Connector):
-    """Dials a `Client`."""
+    """Dials a `Client`; it hears of a failure, but not of the end of a connection."""
 
     def _makeTransport(self) -> tcp.Client:
         return Client(self.host, self.port, self.bindAddress, self, self.reactor)
@@ -42,6 +136,7 @@ def connect(
     """Dial an address, as a reactor's `connectTCP` does.
 
     :param place: IP address and port.
+    :param factory: makes the protocol; it does not hear of the connection's end.
     :param timeout: seconds for the connection to be there.
     :param bindAddress: the local address to call from; None: any.
     """
@@ -56,6 +151,15 @@ def connect(
 def equip(port: IListeningPort) -> None:
     """Have a listening port make a `Server` of each connection; of other kinds it keeps its own."""
     if isinstance(port, tcp.Port) and port.transport is tcp.Server:
-        port.transport = Server
+        port.transport = cast(Any, Server)
         # Accepted sockets inherit it.
         cast(Any, port).socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def _address(name: Any) -> IPv4Address | IPv6Address:
+    """Write an address that the socket module has given as Twisted does."""
+    return IPv4Address("TCP", *name) if len(name) == 2 else IPv6Address("TCP", *name)
+
+
+def _reason(number: int) -> ConnectError:
+    return cast(ConnectError, getConnectError((number, os.strerror(number))))
