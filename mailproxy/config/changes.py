@@ -6,7 +6,7 @@ Pure: compares two configurations.
 from collections.abc import Iterator
 
 from mailproxy.config.checks import checkTables
-from mailproxy.config.draft import Draft
+from mailproxy.config.draft import Draft, leads
 from mailproxy.config.model import Admin, Config, Listener
 from mailproxy.config.problems import keyPath
 
@@ -84,7 +84,8 @@ def unserved(config: Config) -> list[str]:
         protocols=config.tls.protocols,
         routing=config.routing,
         mapping=config.mapping,
-        http=config.http,
+        leads=leads([route.model_dump(exclude_none=True) for route in config.http.route]),
+        hasRoutes=bool(config.http.route),
         admin=config.admin,
     )
     return [f"{problem} (its listener is open until a restart)" for problem in checkTables(parts)]

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from itertools import combinations
 
 from mailproxy.config.bind import Bind, clashes
-from mailproxy.config.draft import Draft
-from mailproxy.config.model import Destination, ProxyProtocol, Route, SourceKind, SQLStore, TLSMode
+from mailproxy.config.draft import Draft, Lead
+from mailproxy.config.model import Destination, ProxyProtocol, SourceKind, SQLStore, TLSMode
 from mailproxy.config.problems import keyPath
 from mailproxy.config.values import CREDENTIAL_BEARING, INTERACTIVE, PASS_THROUGH, isIPAddress
 
@@ -147,28 +147,39 @@ def _passThroughServes(draft: Draft) -> Iterator[str]:
 
 
 def _routesLeadSomewhere(draft: Draft) -> Iterator[str]:
-    for index, route in enumerate(draft.http.route if draft.http else ()):
-        for key, name in _targets(route):
-            path = f"{keyPath(('http', 'route', index, key))}"
+    for index, lead in draft.leads.items():
+        for key, name in _targets(lead):
+            path = keyPath(("http", "route", index, key))
             if name not in draft.declared:
                 yield _undeclared(path, name, draft)
             elif "http" in draft.served and not _speaksHTTP(draft, name):
                 yield f'{path}: "{name}" does not declare http; add [{_endpoint(name, "http")}]'
 
 
-def _targets(route: Route) -> Iterator[tuple[str, str]]:
-    if route.destination is not None:
-        yield "destination", route.destination
-    if route.fallback is not None and route.fallback != DEFAULT_FALLBACK:
-        yield "fallback", route.fallback
+def _targets(lead: Lead) -> Iterator[tuple[str, str]]:
+    if lead.destination is not None:
+        yield "destination", lead.destination
+    if lead.fallback is not None and lead.fallback != DEFAULT_FALLBACK:
+        yield "fallback", lead.fallback
+
+
+def _routesSayOneThing(draft: Draft) -> Iterator[str]:
+    for index, lead in draft.leads.items():
+        path = keyPath(("http", "route", index))
+        written = lead.keys & {"destination", "extract"}
+        # Of a route with unknown keys, one of them was to be what is missing.
+        if len(written) == 2 or (not written and lead.keys <= {"match", "fallback"}):
+            yield f"{path}: write either destination or extract"
+        elif written == {"destination"} and "fallback" in lead.keys:
+            yield f"{path}: fallback is of use with extract only; remove it"
 
 
 def _httpListenersAreRouted(draft: Draft) -> Iterator[str]:
-    if draft.http is None or "http" not in draft.served:
+    if "http" not in draft.served:
         return
-    if not draft.http.route:
+    if not draft.hasRoutes:
         yield "http.route: there is none, but a listener serves http; add [[http.route]]"
-    extracting = [route for route in draft.http.route if route.extract is not None]
+    extracting = any("extract" in lead.keys for lead in draft.leads.values())
     if extracting and draft.routing is not None and draft.default is not None:
         default = draft.routing.default_destination
         if "http" not in draft.default.protocol:
@@ -237,6 +248,7 @@ _RULES = (
     _clientCertificatesArePairs,
     _defaultServes,
     _passThroughServes,
+    _routesSayOneThing,
     _routesLeadSomewhere,
     _httpListenersAreRouted,
     _sourceHasItsSection,

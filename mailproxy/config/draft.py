@@ -11,7 +11,6 @@ import attrs
 from pydantic import BaseModel, ValidationError
 
 from mailproxy.config.model import (
-    HTTP,
     Admin,
     Certificate,
     Destination,
@@ -20,6 +19,7 @@ from mailproxy.config.model import (
     Routing,
     TLSProtocols,
 )
+from mailproxy.config.table import isStorable
 
 _Model = TypeVar("_Model", bound=BaseModel)
 _Raw = Dictionary[str, Any]
@@ -30,11 +30,25 @@ _ESSENTIAL = frozenset({"bearer_token", "bearer_token_file"})
 
 
 @attrs.frozen
+class Lead:
+    """Where a route leads: told even of one whose pattern, say, is a mistake.
+
+    :ivar keys: what is written in the route's table.
+    """
+
+    destination: str | None
+    fallback: str | None
+    keys: frozenset[str]
+
+
+@attrs.frozen
 class Draft:
     """What can be relied on; None, or absent from a dictionary, is what is broken.
 
     :ivar declared: the names of all destinations, sound or not.
     :ivar hasListeners: whether any listener is declared, sound or not.
+    :ivar leads: by the route's place, counted from 0.
+    :ivar hasRoutes: whether any route is declared, sound or not.
     """
 
     listeners: Dictionary[str, Listener]
@@ -45,7 +59,8 @@ class Draft:
     protocols: TLSProtocols | None
     routing: Routing | None
     mapping: Mapping | None
-    http: HTTP | None
+    leads: Dictionary[int, Lead]
+    hasRoutes: bool
     admin: Admin | None
 
     @property
@@ -66,6 +81,8 @@ def draft(raw: _Raw, context: _Raw) -> Draft:
     :param context: what path values are resolved by.
     """
     tls = _table(raw, "tls")
+    http = raw.get("http", {})
+    routes = http.get("route", []) if isinstance(http, dict) else None
     return Draft(
         listeners=_sound(Listener, _table(raw, "listener"), context),
         hasListeners=bool(raw.get("listener")),
@@ -75,9 +92,28 @@ def draft(raw: _Raw, context: _Raw) -> Draft:
         protocols=_try(TLSProtocols, tls.get("protocols", {}), context),
         routing=_try(Routing, raw.get("routing"), context),
         mapping=_try(Mapping, raw.get("mapping"), context),
-        http=_try(HTTP, raw.get("http", {}), context),
+        leads=leads(routes),
+        hasRoutes=routes != [],
         admin=_try(Admin, raw.get("admin"), context),
     )
+
+
+def leads(routes: object) -> dict[int, Lead]:
+    """Find where routes lead.
+
+    :param routes: `http.route` as TOML gives it; what is no route in it is left out.
+    """
+    listed = enumerate(routes if isinstance(routes, list) else ())
+    return {place: _lead(route) for place, route in listed if isinstance(route, dict)}
+
+
+def _lead(route: _Raw) -> Lead:
+    return Lead(_name(route, "destination"), _name(route, "fallback"), frozenset(route))
+
+
+def _name(table: _Raw, key: str) -> str | None:
+    value = table.get(key)
+    return value if isinstance(value, str) and isStorable(value) else None
 
 
 def _table(raw: _Raw, key: str) -> _Raw:

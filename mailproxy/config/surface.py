@@ -192,7 +192,10 @@ class Extract(Section):
 
 
 class Route(Section):
-    """One `[[http.route]]`; the first that matches a request's path wins."""
+    """One `[[http.route]]`; the first that matches a request's path wins.
+
+    Has either a destination or an extract: loading refuses anything else.
+    """
 
     match: Annotated[str, AfterValidator(_checkGlob)] = Field(
         description="Glob on the path: * within a segment, ** across."
@@ -203,14 +206,6 @@ class Route(Section):
         default=None,
         description='Where requests without an account go: a destination or "default".',
     )
-
-    @model_validator(mode="after")
-    def _isOneOfBoth(self) -> Self:
-        if (self.destination is None) == (self.extract is None):
-            raise ValueError("write either destination or extract")
-        if self.fallback is not None and self.extract is None:
-            raise ValueError("fallback is of use with extract only; remove it")
-        return self
 
 
 class HTTP(Section):

@@ -246,6 +246,34 @@ class RouteTests(ConfigTestCase):
         )
         self.load(changed(base=WITH_HTTP, extra=listener("http") + route(EXTRACT)))
 
+    def test_aMistakeHidesNoOther(self) -> None:
+        """Neither in its own route nor in others; nor does it make the route go away."""
+        self.write("accounts", b"")
+        routes = (
+            "match = '?'\ndestination = 'odl'\nfallback = 'default'\n",
+            "match = '/a'\nextract = { from = 'body', regex = '(a' }\nfallback = 'odl'\n",
+            f"match = '?'\ndestination = 'old'\n{EXTRACT}\n",
+            "match = '/a'\ndestinaton = 'old'\n",
+            "match = '/a'\n",
+        )
+        extra = listener("http") + "".join(f"[[http.route]]\n{each}" for each in routes)
+        found = [each.partition(": ")[0] for each in self.problems(changed(extra=extra))]
+        self.assertEqual(
+            sorted(found),
+            [
+                *("http.route", "http.route #1", "http.route #1.destination"),
+                *("http.route #1.match", "http.route #2.extract.regex", "http.route #2.fallback"),
+                *("http.route #3", "http.route #3.destination", "http.route #3.match"),
+                *("http.route #4.destinaton", "http.route #5"),
+            ],
+        )
+
+    def test_aBrokenTableIsNoMissingRoute(self) -> None:
+        """What stands in the place of routes is complained of, not that there are none."""
+        extra = listener("http") + "[http.route]\nmatch = '/a'\n"
+        line = self.assertProblem(changed(base=WITH_HTTP, extra=extra), "http.route: ")
+        self.assertIn("not a list", line)
+
     def test_pinnedRoutesNeedNoHTTPOnTheDefault(self) -> None:
         """If no request goes there."""
         self.write("accounts", b"")

@@ -4,7 +4,7 @@ import tomllib
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailproxy.config.draft import Draft, draft
+from mailproxy.config.draft import Draft, Lead, draft
 from tests.config.support import MINIMAL, changed
 
 
@@ -44,4 +44,28 @@ class DraftTests(SynchronousTestCase):
         """Whatever stands in place of a table."""
         parts = drafted("listener = 1\ndestination = []\ntls = ''\nrouting = 2\nhttp = 3\n")
         self.assertEqual((parts.listeners, parts.declared), ({}, frozenset()))
-        self.assertIsNone(parts.routing or parts.mapping or parts.http or parts.default)
+        self.assertIsNone(parts.routing or parts.mapping or parts.default)
+        self.assertEqual(parts.leads, {})
+
+    def test_routesLeadSomewhereWhateverElseIsWrong(self) -> None:
+        """Each by itself; what cannot be a destination's name is none."""
+        parts = drafted(
+            "[http]\nroute = [{match = 1, destination = 'old'}, 2, "
+            "{extract = 3, fallback = 'new'}, {destination = 'a b', fallback = []}]\n"
+        )
+        self.assertTrue(parts.hasRoutes)
+        self.assertEqual(
+            parts.leads,
+            {
+                0: Lead("old", None, frozenset({"match", "destination"})),
+                2: Lead(None, "new", frozenset({"extract", "fallback"})),
+                3: Lead(None, None, frozenset({"destination", "fallback"})),
+            },
+        )
+
+    def test_thereAreNoRoutes(self) -> None:
+        """Only where that is certain."""
+        for text in ("", "[http]\n", "[http]\nroute = []\n"):
+            self.assertFalse(drafted(text).hasRoutes, text)
+        for text in ("http = 3\n", "[http]\nroute = 3\n", "[http.route]\n"):
+            self.assertTrue(drafted(text).hasRoutes, text)
