@@ -20,6 +20,7 @@ from mailproxy.config.model import (
     SourceKind,
     TLSMode,
 )
+from mailproxy.config.patterns import shadowed
 from mailproxy.config.problems import describe, keyPath
 from mailproxy.config.table import Table, byLine, checkTable, readTable
 from mailproxy.config.values import CREDENTIAL_BEARING, PROTOCOLS, shown
@@ -56,7 +57,7 @@ def load(path: Path, environment: Mapping[str, str]) -> Config:
 
 def warnings(config: Config) -> list[str]:
     """What does not stop the start, but somebody should look at; the form is that of problems."""
-    return [*_certificateWarnings(config), *_otherWarnings(config)]
+    return [*_certificateWarnings(config), *_otherWarnings(config), *_routeWarnings(config)]
 
 
 def _parse(path: Path) -> dict[str, Any]:
@@ -242,3 +243,13 @@ def _otherWarnings(config: Config) -> Iterator[str]:
     sql = config.mapping.sql
     if sql is not None and (sql.upsert_query is None) != (sql.delete_query is None):
         yield "mapping.sql: writing needs both upsert_query and delete_query; it stays read-only"
+
+
+def _routeWarnings(config: Config) -> Iterator[str]:
+    globs = [route.match for route in config.http.route]
+    for place, before in shadowed(globs):
+        yield (
+            f"{keyPath(('http', 'route', place, 'match'))}: {shown(globs[place])} is never "
+            f"reached, since #{before + 1} ({shown(globs[before])}) takes its requests; "
+            "move it up or remove it"
+        )

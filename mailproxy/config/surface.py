@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, SecretStr, StringConstraints, model_validator
 
 from mailproxy.config.bind import Bind, parseBind
+from mailproxy.config.patterns import checkGlob
 from mailproxy.config.values import (
     MECHANISMS,
     Count,
@@ -36,19 +37,6 @@ def _checkBind(text: str) -> str:
 
 
 BindText = Annotated[str, AfterValidator(_checkBind)]
-
-
-def _checkGlob(glob: str) -> str:
-    if not glob.startswith(("/", "*")):
-        raise ValueError(f"{shown(glob)} can match no path; begin with / or *")
-    if "***" in glob:
-        raise ValueError(f"{shown(glob)}: write * (within a segment) or ** (across segments)")
-    if found := re.search(r"[\x00-\x20\x7f?#\[\]{}\\]", glob):
-        raise ValueError(
-            f"{shown(glob)}: {shown(found[0])} cannot be used; only * and ** are special, "
-            "and a path has no query"
-        )
-    return glob
 
 
 def _checkRegex(regex: str) -> str:
@@ -197,8 +185,8 @@ class Route(Section):
     Has either a destination or an extract: loading refuses anything else.
     """
 
-    match: Annotated[str, AfterValidator(_checkGlob)] = Field(
-        description="Glob on the path: * within a segment, ** across."
+    match: Annotated[str, AfterValidator(checkGlob)] = Field(
+        description="Glob on the decoded path: * within a segment, ** across."
     )
     destination: Name | None = Field(default=None, description="Where all of its requests go.")
     extract: Extract | None = Field(default=None, description="How the account is found instead.")

@@ -277,6 +277,15 @@ class WarningTests(ConfigTestCase):
         self.assertEqual(warnings(self.load(changed(extra=f"{extra}default = true\n"))), [])
         self.assertEqual(warnings(self.load(changed(extra=f"{extra}subjects = ['*']\n"))), [])
 
+    def test_routesThatAreNeverReached(self) -> None:
+        """What takes their requests is named."""
+        route = "[[http.route]]\ndestination = 'old'\nmatch = '{}'\n"
+        text = changed(
+            ("protocol.imap =", "protocol.http = { port = 1, tls = 'implicit' }\nprotocol.imap ="),
+            extra="".join(map(route.format, ("/a", "/**", "/a"))),
+        )
+        self.assertWarning(text, 'http.route #3.match: "/a" is never reached, since #1 ("/a") ')
+
     def test_halfWritableDatabase(self) -> None:
         """One write statement is as good as none."""
         extra = "sql = { url = 'sqlite:///r', query = '?', delete_query = '?' }\n"

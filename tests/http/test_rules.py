@@ -40,10 +40,16 @@ class MatchTests(SynchronousTestCase):
         self.assertIsNone(self.match(b"/other", "/dav/**"))
         self.assertIsNone(self.match(b"*", "/**"))
 
+    def test_noPath(self) -> None:
+        """What `OPTIONS *` asks for is no path, but has its pattern."""
+        self.assertEqual(self.match(b"*", "/**", "*"), "d*")
+        self.assertEqual(self.match(b"*", "**"), "d**")
+
     def test_decoded(self) -> None:
         """Percent-encoding hides nothing; dots and double slashes stay as they are."""
         self.assertEqual(self.match(b"/d%61v%2Fx", "/dav/**"), "d/dav/**")
         self.assertEqual(self.match(b"/%2e%2e/dav", "/../dav"), "d/../dav")
+        self.assertTrue(rules({"match": "/a b", "destination": "d"}).match(b"/a%20b"))
         self.assertIsNone(self.match(b"//dav/x", "/dav/**"))
         self.assertIsNone(self.match(b"/x/../dav/", "/dav/**"))
 
