@@ -1,8 +1,11 @@
 """What a route compares requests with: globs on paths, regular expressions on bodies."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
+from typing import Any
+
+import re2
 
 from mailproxy.config.values import shown
 
@@ -61,3 +64,40 @@ def _samples(glob: str) -> list[str]:
     sample = glob.replace("**", _ANY_ACROSS).replace("*", _ANY)
     bare = sample.removesuffix("/")
     return [sample, bare] if bare else [sample]
+
+
+def checkRegex(regex: str) -> str:
+    """Refuse a regular expression that does not compile, or that has no group."""
+    try:
+        groups = _compiled(regex).groups
+    except re2.error as error:
+        reason = error.args[0].decode("utf-8", "replace")
+        raise ValueError(
+            f"{shown(regex)} is not a regular expression of RE2: {shown(reason)[1:-1]}"
+        ) from error
+    if groups == 0:
+        raise ValueError(f"{shown(regex)} has no group; put ( ) around the identifier")
+    return regex
+
+
+def firstGroup(regex: str) -> Callable[[bytes], bytes]:
+    """Make what finds the first group of a checked expression's first match.
+
+    It returns nothing where there is no match, or none of the group. Its time is in proportion to
+    the text, whatever a client sends.
+    """
+    pattern = _compiled(regex)
+
+    def find(text: bytes) -> bytes:
+        found = pattern.search(text)
+        return (found[1] or b"") if found is not None else b""
+
+    return find
+
+
+def _compiled(regex: str) -> Any:
+    options = re2.Options()
+    # Each byte is a character: one that is no UTF-8 must not cut a name short.
+    options.encoding = re2.Options.Encoding.LATIN1
+    options.log_errors = False
+    return re2.compile(regex.encode("utf-8"), options)

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, SecretStr, StringConstraints, model_validator
 
 from mailproxy.config.bind import Bind, parseBind
-from mailproxy.config.patterns import checkGlob
+from mailproxy.config.patterns import checkGlob, checkRegex
 from mailproxy.config.values import (
     MECHANISMS,
     Count,
@@ -37,18 +37,6 @@ def _checkBind(text: str) -> str:
 
 
 BindText = Annotated[str, AfterValidator(_checkBind)]
-
-
-def _checkRegex(regex: str) -> str:
-    try:
-        groups = re.compile(regex.encode()).groups
-    except (re.error, OverflowError, RecursionError) as error:
-        raise ValueError(f"{shown(regex)} is not a regular expression: {error}") from error
-    except UnicodeEncodeError as error:
-        raise ValueError(f"{shown(regex)} is not text") from error
-    if groups == 0:
-        raise ValueError(f"{shown(regex)} has no group; put ( ) around the identifier")
-    return regex
 
 
 def _checkHeader(name: str) -> str:
@@ -163,9 +151,12 @@ class Extract(Section):
     header: Annotated[str, AfterValidator(_checkHeader)] | None = Field(
         default=None, description='from = "header": the header.'
     )
-    regex: Annotated[str, AfterValidator(_checkRegex)] | None = Field(
+    regex: Annotated[str, AfterValidator(checkRegex)] | None = Field(
         default=None,
-        description='from = "body": a regular expression whose first group is the name.',
+        description=(
+            'from = "body": a regular expression whose first group is the name. The dialect is '
+            "RE2's, on bytes: no look-around, no back-references; with (?s) a . matches line ends."
+        ),
     )
 
     @model_validator(mode="after")

@@ -13,6 +13,7 @@ from urllib.parse import unquote_to_bytes
 import attrs
 
 from mailproxy.config.model import HTTP, Config, Extract, ExtractFrom, Forwarded, Route
+from mailproxy.config.patterns import firstGroup
 from mailproxy.errors import InvalidIdentifier
 from mailproxy.http.globs import compileGlob
 from mailproxy.http.heads import Fields
@@ -120,7 +121,7 @@ def _finder(extract: Extract) -> Find:
     if extract.from_ is ExtractFrom.HEADER:
         return _fromHeader((extract.header or "").lower().encode())
     if extract.from_ is ExtractFrom.BODY:
-        return _fromBody(re.compile((extract.regex or "").encode()))
+        return _fromBody(firstGroup(extract.regex or ""))
     return _fromAuthorization
 
 
@@ -162,12 +163,11 @@ def _fromHeader(name: bytes) -> Find:
     return find
 
 
-def _fromBody(pattern: re.Pattern[bytes]) -> Find:
+def _fromBody(search: Callable[[bytes], bytes]) -> Find:
     """Make what searches the body; in a form's body the name is decoded as its values are."""
 
     def find(request: Request, body: bytes, rules: IdentityRules) -> str | None:
-        found = pattern.search(body)
-        name = (found[1] or b"") if found is not None else b""
+        name = search(body)
         return _normalized(_decoded(name) if _isForm(request.fields) else name, rules)
 
     return find

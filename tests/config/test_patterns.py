@@ -1,10 +1,12 @@
-"""Globs and regular expressions, before they are used."""
+"""Globs and regular expressions, before they are used and as they are."""
+
+import time
 
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailproxy.config.patterns import checkGlob, shadowed
+from mailproxy.config.patterns import checkGlob, checkRegex, firstGroup, shadowed
 from mailproxy.http.globs import compileGlob
 
 
@@ -85,3 +87,54 @@ class ShadowedTests(SynchronousTestCase):
                 forms = (data, data.removesuffix("/") or data)
                 fits = compileGlob(texts[before]).fullmatch
                 self.assertTrue(any(fits(form.encode()) for form in forms), (texts, data))
+
+
+class RegexTests(SynchronousTestCase):
+    """What may be a route's `regex`, and what it finds."""
+
+    def assertRefused(self, regex: str, reason: str) -> None:
+        """Check that an expression is refused, and that a reason is in what is said."""
+        message = str(self.assertRaises(ValueError, checkRegex, regex))
+        self.assertIn(reason, message)
+        self.assertTrue(message.isprintable(), message)
+
+    def test_mistakes(self) -> None:
+        """Each is told, on one line."""
+        self.assertRefused("(a", "is not a regular expression of RE2: missing ): (a")
+        self.assertRefused("(\n", "missing )")
+
+    def test_whatNeedsBacktracking(self) -> None:
+        """It is not in the dialect."""
+        for regex in ("(a)\\1", "(?=a)(a)", "(?<!a)(b)", "(a)\\Z"):
+            self.assertRefused(regex, "is not a regular expression of RE2: invalid")
+
+    def test_whatIsTooLarge(self) -> None:
+        """Counts within counts would take the memory."""
+        self.assertRefused("((a{1000}){1000})", "invalid repetition size")
+
+    def test_aGroupIsNeeded(self) -> None:
+        """The first one is the identifier."""
+        for regex in ("abc", "(?:a)"):
+            self.assertRefused(regex, "has no group; put ( ) around the identifier")
+        self.assertEqual(checkRegex("<u>(.*?)</u>"), "<u>(.*?)</u>")
+
+    def test_firstGroupOfFirstMatch(self) -> None:
+        """Nothing where either is not there."""
+        find = firstGroup("<u>(.*?)</u>|x(y)")
+        self.assertEqual(find(b"..<u>ann</u><u>bob</u>"), b"ann")
+        for text in (b"", b"<u>", b"xy", b"<u>a\nb</u>"):
+            self.assertEqual(find(text), b"")
+        self.assertEqual(firstGroup("(?s)<u>(.*?)</u>")(b"<u>a\nb</u>"), b"a\nb")
+        self.assertEqual(firstGroup("(?i)user=(?P<name>[a-z]+)$")(b"USER=Ann"), b"Ann")
+
+    def test_bytes(self) -> None:
+        """What is no UTF-8 belongs to a name as every other byte does, and cannot cut it short."""
+        self.assertEqual(firstGroup("ü=([^&]*)")("ü=ö&".encode()), "ö".encode())
+        self.assertEqual(firstGroup("u=([^&]*)")(b"u=ann\xff\0x&"), b"ann\xff\0x")
+
+    def test_hostileText(self) -> None:
+        """An expression that backtracks elsewhere takes no time to speak of."""
+        began = time.process_time()
+        for regex in ("(a+)+$", "((a|aa)+)$", "(.*)*=(.*)*x", "^(([a-z])+.)+[A-Z]$"):
+            self.assertEqual(firstGroup(regex)(b"a" * 65535 + b"!"), b"", regex)
+        self.assertLess(time.process_time() - began, 1.0)
