@@ -9,7 +9,14 @@ from itertools import combinations
 
 from mailproxy.config.bind import Bind, clashes
 from mailproxy.config.draft import Draft, Lead
-from mailproxy.config.model import Destination, ProxyProtocol, SourceKind, SQLStore, TLSMode
+from mailproxy.config.model import (
+    Destination,
+    Forwarding,
+    ProxyProtocol,
+    SourceKind,
+    SQLStore,
+    TLSMode,
+)
 from mailproxy.config.problems import keyPath
 from mailproxy.config.values import CREDENTIAL_BEARING, INTERACTIVE, PASS_THROUGH, isIPAddress
 
@@ -81,6 +88,16 @@ def _destinationsHaveFittingTLS(draft: Draft) -> Iterator[str]:
             yield (
                 f"{_endpoint(name, 'http')}.tls: starttls cannot be used with http; "
                 "write implicit or plain"
+            )
+
+
+def _destinationsHaveFittingForwarding(draft: Draft) -> Iterator[str]:
+    for name, destination in draft.destinations.items():
+        endpoint = destination.protocol.get("http")
+        if endpoint is not None and endpoint.forwarding is Forwarding.XCLIENT:
+            yield (
+                f"{_endpoint(name, 'http')}.forwarding: xclient cannot be used with http; write "
+                "proxy or none (the destination's forwarded = true adds header fields)"
             )
 
 
@@ -244,6 +261,7 @@ _RULES = (
     _addressesDiffer,
     _destinationsKeepSecrets,
     _destinationsHaveFittingTLS,
+    _destinationsHaveFittingForwarding,
     _destinationsCanBeVerified,
     _clientCertificatesArePairs,
     _defaultServes,

@@ -145,6 +145,17 @@ class DestinationTests(ConfigTestCase):
         extra = destination(endpoint("http", "starttls"))
         self.assertProblem(changed(extra=extra), "destination.new.protocol.http.tls: starttls")
 
+    def test_httpEndpointHasNoXCLIENT(self) -> None:
+        """HTTP has no such command; a word for the whole destination is for its other protocols."""
+        form = "protocol.http = { port = 1, tls = 'implicit', forwarding = '%s' }\n"
+        line = self.assertProblem(
+            changed(extra=destination(form % "xclient")),
+            "destination.new.protocol.http.forwarding: xclient cannot be used with http",
+        )
+        self.assertIn("proxy or none", line)
+        for sound in (form % "proxy", form % "none", endpoint("http")):
+            self.load(changed(extra=destination(sound, "forwarding = 'xclient'")))
+
     def test_clientCertificateNeedsItsKey(self) -> None:
         """Both or neither."""
         for given, missing in (("cert", "key"), ("key", "cert")):
