@@ -182,6 +182,12 @@ class Attempt:
         if health is not None:
             health._reached(self._destination)
 
+    def connected(self) -> None:
+        """The host has taken our call; a verdict on what it does then is still owed."""
+        health = self._health
+        if health is not None and health._circuit(self._destination).era == self._era:
+            health._reached(self._destination)
+
     def abandoned(self) -> None:
         """There is no verdict, as when the client left; a probe's place is free again."""
         self._settle()

@@ -138,6 +138,28 @@ class CoolingTests(HealthCase):
         self.health.admit("old").failed(Stage.TLS, "192.0.2.1")
         self.assertEqual(self.retryAfter(), 30.0)
 
+    def test_connectedProbeEndsAStreakOfVainCalls(self) -> None:
+        """At once, and its verdict is still owed; failures behind the door wait for that."""
+        self.clock.advance(30)
+        probe = self.health.admit("old")
+        probe.connected()
+        self.assertFalse(self.isDown())
+        probe.failed(Stage.ANSWER, "192.0.2.1")
+        (report,) = self.health.report(["old"])
+        self.assertEqual(report.consecutiveFailures, 1)
+
+    def test_connectedProbeAfterFailuresBehindTheDoor(self) -> None:
+        """That the door is open says nothing of these: everybody waits for the verdict."""
+        self.health.reset("old")
+        self.failTimes(3, Stage.ANSWER)
+        self.failTimes(1, Stage.ANSWER, client="192.0.2.2")
+        self.clock.advance(30)
+        probe = self.health.admit("old")
+        probe.connected()
+        self.assertTrue(self.isDown())
+        probe.succeeded()
+        self.assertFalse(self.isDown())
+
     def test_abandonedProbeFreesItsPlace(self) -> None:
         """When the probe's client leaves, the next attempt is the probe."""
         self.clock.advance(30)

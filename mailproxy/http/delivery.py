@@ -102,7 +102,13 @@ class Delivery:
                 if not (failed.retry and self._isRepeatable(request)):
                     raise
                 self.leave()
-        return await self._converse(await self._dial(target), request, target)
+        upstream = await self._dial(target)
+        try:
+            return await self._converse(upstream, request, target)
+        except BackendFailed as failed:
+            if failed.retry:
+                self._blame(failed)
+            raise
 
     def _originOf(self, request: Request) -> Origin:
         """Tell where a request comes from; one that goes in a circle ends here."""
@@ -123,6 +129,8 @@ class Delivery:
         backend: Backend[HTTPClient] = await resources.dialer.open(target, self._origin)
         self.upstream, self._attempt = backend.client, backend.attempt
         resources.metrics.backendReady(target.destination, resources.clock.seconds() - began)
+        # A request may take its time there: that nobody is kept out for so long.
+        backend.attempt.connected()
         return backend.client
 
     async def _converse(self, upstream: HTTPClient, request: Request, target: Target) -> Response:
@@ -190,8 +198,12 @@ class Delivery:
         """Whether the backend does not take what it was sent."""
         return self.upstream is not None and self.upstream.blocked
 
-    def blame(self, failed: BackendFailed) -> None:
-        """Note a backend that has given no sound answer."""
+    def _blame(self, failed: BackendFailed) -> None:
+        """Note a backend that has closed a fresh connection without a byte of an answer.
+
+        What else goes wrong behind the door may be one request's own: a poll that takes long, an
+        answer that is malformed. It must not keep every account from its destination.
+        """
         if self._attempt is not None:
             self._attempt.failed(failed.stage, self._client.leg.origin.client.neighbourhood)
 

@@ -299,7 +299,6 @@ class Exchange:
             case MappingError():
                 answer = Answer(503, RETRY_AFTER)
             case BackendFailed():
-                self._blame(error)
                 answer = Answer(504 if error.stage is Stage.TIMEOUT else 502)
             case InvalidIdentifier():
                 answer = Answer(502)
@@ -326,13 +325,7 @@ class Exchange:
         heldUp = self._delivery is not None and self._delivery.isHeldUp
         if self._intake is not None and self._intake.isDue and not heldUp:
             return Answer(408)
-        if not self.status:
-            self._blame(BackendFailed(Stage.ANSWER, "no answer in time"))
         return Answer(504)
-
-    def _blame(self, failed: BackendFailed) -> None:
-        if self._delivery is not None:
-            self._delivery.blame(failed)
 
     def _refuse(self, answer: Answer, outcome: Outcome) -> Outcome:
         """Answer in our own words; an answer that has begun can only be broken off."""

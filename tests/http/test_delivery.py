@@ -1,5 +1,6 @@
 """A request on its way: which connection it takes, and what happens when that is gone."""
 
+from mailproxy.errors import Stage
 from tests.dialling import LOCAL
 from tests.http.support import ANN, CHUNKED, GET, OK, POST, HTTPCase
 
@@ -92,6 +93,66 @@ class RetryTests(HTTPCase):
         self.reply(backend)
         self.assertEqual(self.client.take(), OK)
         self.leave(self.client)
+
+
+class HealthTests(HTTPCase):
+    """What counts against a destination, and what does not."""
+
+    def failures(self) -> int:
+        """How many have counted since the last success."""
+        (report,) = self.stage.health.report(["old"])
+        return report.consecutiveFailures
+
+    def test_freshConnectionClosedUnanswered(self) -> None:
+        """It counts, whatever the method."""
+        client = self.open()
+        for count, message in ((1, GET), (2, POST + b"Content-Length: 0\r\n\r\n")):
+            self.send(client, message)
+            self.answer().hangUp()
+            self.stage.network.pump()
+            self.assertTrue(client.take().startswith(b"HTTP/1.1 502 "))
+            self.assertEqual(self.failures(), count)
+        self.leave(client)
+
+    def test_keptConnectionClosedUnanswered(self) -> None:
+        """It does not: it had waited, and the backend may close what waits."""
+        client = self.open()
+        self.send(client)
+        backend = self.answer(OK)
+        self.send(client, POST + b"Content-Length: 0\r\n\r\n")
+        backend.hangUp()
+        self.stage.network.pump()
+        self.assertIn(b"HTTP/1.1 502 ", client.take())
+        self.assertEqual(self.failures(), 0)
+        self.leave(client)
+
+    def test_answerThatBreaksOff(self) -> None:
+        """It does not: amid its head, or amid its body."""
+        for answer in (b"H", OK[:-1]):
+            client = self.open()
+            self.send(client)
+            self.answer(answer).hangUp()
+            self.stage.network.pump()
+            self.assertEqual(self.failures(), 0)
+            self.leave(client)
+
+    def test_longPollAfterAnOutage(self) -> None:
+        """That the host is there again is known before its answer: nobody is kept out for that."""
+        self.open().hangUp()
+        for _ in range(3):
+            self.stage.health.admit("old").failed(Stage.CONNECT, "192.0.2.9")
+        self.stage.network.advance(30)
+        client = self.stage.enter()
+        self.send(client)
+        backend = self.answer()
+        other = self.stage.enter()
+        self.send(other)
+        self.answer(OK)
+        self.assertEqual(other.take(), OK)
+        backend.hangUp()
+        self.stage.network.pump()
+        self.assertEqual(self.failures(), 1)
+        self.leave(client, other)
 
 
 class FlowTests(HTTPCase):

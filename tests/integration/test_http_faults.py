@@ -189,6 +189,17 @@ class FaultTests(WebTestCase):
         self.assertOurs(502, client.ask("/x", Authorization=SCRIPTED))
         self.assertEqual(len(self.recorder.requests), 2)
 
+    def test_oneBadURLKeepsNobodyOut(self) -> None:
+        """Malformed answers do not count; fresh connections that are closed unanswered do."""
+        self.recorder.answering = _Always(b"HTTP/1.1 200 OK\r\nno field\r\n\r\n")
+        for _ in range(5):
+            self.assertOurs(502, self.web().ask("/bad", Authorization=SCRIPTED))
+        self.assertEqual(self.health("scripted")["consecutive_failures"], 0)
+        self.recorder.answering = Failing(3)
+        for _ in range(3):
+            self.assertOurs(502, self.web().ask("/x", Authorization=SCRIPTED))
+        self.assertTrue(self.health("scripted")["down"])
+
     def test_aClientThatLeavesFreesTheBackend(self) -> None:
         """Its request ends there, and the backend's health is as before."""
         self.recorder.answering = _hold
