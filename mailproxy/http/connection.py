@@ -81,7 +81,7 @@ class HTTPConnection:
         leg, deadline, http = self._leg, self._client.deadline, resources.http
         if leg.blocked:
             # A client that asks on and on, and takes no answer, is not asked what it wants next.
-            deadline.begin(http.idle, self._cancel)
+            deadline.begin(http.idle, self._cancel, lambda: leg.untaken)
             await leg.drained()
         if self._served:
             deadline.begin(http.keepalive, self._cancel)

@@ -7,6 +7,9 @@ from collections.abc import Callable
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
+LOOKS = 4
+"""Looks at a sign of progress per limit: a wait ends at most a quarter of it late."""
+
 
 class Deadline:
     """Calls back when a wait has lasted too long without progress."""
@@ -15,19 +18,28 @@ class Deadline:
         self._clock = clock
         self._limit = self._at = 0.0
         self._expired: Callable[[], None] | None = None
+        self._sign: Callable[[], object] | None = None
+        self._seen: object = None
         self._timer: IDelayedCall | None = None
 
-    def begin(self, seconds: float, expired: Callable[[], None]) -> None:
+    def begin(
+        self,
+        seconds: float,
+        expired: Callable[[], None],
+        sign: Callable[[], object] | None = None,
+    ) -> None:
         """Begin a wait; it ends the one before.
 
         :param expired: called once after so many seconds without `progress`.
+        :param sign: gives what changes when there is progress of which nobody tells us.
         """
-        self._limit, self._expired = seconds, expired
+        self._limit, self._expired, self._sign, self._seen = seconds, expired, sign, None
         self.progress()
+        pause = seconds if sign is None else seconds / LOOKS
         if self._timer is None:
-            self._timer = self._clock.callLater(seconds, self._look)
-        elif self._timer.getTime() > self._at:
-            self._timer.reset(seconds)
+            self._timer = self._clock.callLater(pause, self._look)
+        elif self._timer.getTime() > self._at - seconds + pause:
+            self._timer.reset(pause)
 
     def progress(self) -> None:
         """Note that something has happened: the time begins anew."""
@@ -49,9 +61,19 @@ class Deadline:
         expired = self._expired
         if expired is None:
             return
+        pause = self._limit
+        if self._sign is not None:
+            pause /= LOOKS
+            self._compare(self._sign())
         left = self._at - self._clock.seconds()
         if left > 0:
-            self._timer = self._clock.callLater(left, self._look)
+            self._timer = self._clock.callLater(min(left, pause), self._look)
         else:
             self._expired = None
             expired()
+
+    def _compare(self, seen: object) -> None:
+        """Take a change since the last look for progress."""
+        before, self._seen = self._seen, seen
+        if before not in (None, seen):
+            self.progress()

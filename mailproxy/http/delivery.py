@@ -181,8 +181,18 @@ class Delivery:
                 return
             upstream.send(self._written(None, payload))
             if upstream.blocked:
+                self.expectTaking()
                 await _drained(upstream)
                 self._client.deadline.progress()
+
+    def expectTaking(self) -> None:
+        """Begin to wait for a peer to take what it was sent; one that takes it slowly may."""
+        idle = self._resources.http.idle
+        self._client.deadline.begin(idle, self._callbacks.stalled, self._untaken)
+
+    def _untaken(self) -> tuple[int, int]:
+        """What changes when a peer that holds us up takes something."""
+        return self._client.leg.untaken, 0 if self.upstream is None else self.upstream.untaken
 
     def _uploadFailed(self, failure: Failure) -> None:
         if isinstance(failure.value, Exception) and failure.check(CancelledError) is None:

@@ -243,7 +243,9 @@ class Exchange:
         self._write(head + self._written(payload, body))
         while not body.ended:
             if client.leg.blocked:
+                delivery.expectTaking()
                 await client.leg.drained()
+                client.deadline.progress()
             payload = await upstream.readPayload(body)
             client.deadline.progress()
             self._write(self._written(payload, body))

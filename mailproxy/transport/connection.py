@@ -213,6 +213,16 @@ class SocketConnection(tcp.Connection):
         if self.connected:
             self.startWriting()
 
+    @property
+    def untaken(self) -> int:
+        """How much waits here or is on its way; it changes only when the peer takes, or we write.
+
+        Of Twisted's TLS, which keeps something of its own, it is not all.
+        """
+        if not self.connected:
+            return 0
+        return len(self.dataBuffer) - self.offset + self._tempDataLen + self.unacknowledged()
+
     def unacknowledged(self) -> int:
         """Tell how many bytes are on their way to the peer."""
         return int.from_bytes(fcntl.ioctl(self.socket, termios.TIOCOUTQ, bytes(4)), sys.byteorder)

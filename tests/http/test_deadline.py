@@ -48,6 +48,29 @@ class DeadlineTests(SynchronousTestCase):
             self.clock.advance(0.5)
             self.assertEqual(self.calls, ["second"])
 
+    def test_sign(self) -> None:
+        """A change that nobody tells of is progress, too; it is looked at a few times."""
+        taken = 0
+        self.deadline.begin(20, lambda: self.calls.append("a"), lambda: taken)
+        for _ in range(10):
+            self.clock.advance(5)
+            self.clock.advance(5)
+            taken += 1
+        self.assertEqual(self.calls, [])
+        self.clock.pump([5] * 4)
+        self.assertEqual(self.calls, [])
+        self.clock.advance(5)
+        self.assertEqual(self.calls, ["a"])
+
+    def test_signThatNeverChanges(self) -> None:
+        """The wait is as long as any, also where the timer was set for another one."""
+        self.begin(60, "first")
+        self.deadline.begin(20, lambda: self.calls.append("a"), lambda: 7)
+        self.clock.pump([1] * 19)
+        self.assertEqual(self.calls, [])
+        self.clock.advance(1)
+        self.assertEqual(self.calls, ["a"])
+
     def test_end(self) -> None:
         """A wait that has ended does not expire; the next one does."""
         self.begin(10)

@@ -2,7 +2,7 @@
 
 from mailproxy.errors import Stage
 from tests.dialling import LOCAL
-from tests.http.support import ANN, CHUNKED, GET, OK, POST, HTTPCase
+from tests.http.support import ANN, CHUNKED, GET, OK, POST, HTTPCase, rules
 
 HEAD = GET.replace(b"GET", b"HEAD")
 OLD_GET = b"GET / HTTP/1.0\r\n" + ANN + b"\r\n"
@@ -172,6 +172,35 @@ class FlowTests(HTTPCase):
         self.stage.network.pump()
         self.assertEqual(len(client.take().partition(b"\r\n\r\n")[2]), self.BIG)
         self.leave(client)
+
+    def test_steadyClient(self) -> None:
+        """One that takes little, again and again, is not cut; one that stops is."""
+        client = self.open(rules(idle=20.0))
+        self.send(client)
+        client.stopReading()
+        self.answer(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % self.BIG + b"x" * self.BIG)
+        for _ in range(10):
+            self.stage.network.advance(8)
+            self.assertEqual(len(client.transport.socket.recv(10)), 10)
+        self.assertEqual(len(self.stage.registry.find("ann")), 1)
+        for _ in range(5):
+            self.stage.network.advance(5)
+        self.assertEqual(self.stage.registry.find("ann"), [])
+
+    def test_steadyBackend(self) -> None:
+        """The same of one that takes a body."""
+        client = self.open(rules(idle=20.0))
+        self.send(client, POST + b"Content-Length: %d\r\n\r\n" % self.BIG)
+        backend = self.answer()
+        backend.stopReading()
+        self.send(client, b"x" * self.BIG)
+        for _ in range(10):
+            self.stage.network.advance(8)
+            self.assertEqual(len(backend.transport.socket.recv(10)), 10)
+        self.assertEqual(client.take(), b"")
+        for _ in range(5):
+            self.stage.network.advance(5)
+        self.assertTrue(client.take().startswith(b"HTTP/1.1 504 "))
 
     def test_slowBackend(self) -> None:
         """The client waits; what the backend says meanwhile is heard."""
