@@ -20,7 +20,7 @@ from mailproxy.errors import (
     PeerGone,
     Stage,
 )
-from mailproxy.http import forward, paths
+from mailproxy.http import forward, logins, paths
 from mailproxy.http.bodies import Body, Kind
 from mailproxy.http.delivery import SWITCHING, Callbacks, Client, Delivery
 from mailproxy.http.heads import BadMessage
@@ -31,7 +31,7 @@ from mailproxy.http.server import Answer
 from mailproxy.http.upstream import HTTPClient
 from mailproxy.identity import redact
 from mailproxy.logs import Logger
-from mailproxy.metrics import Outcome
+from mailproxy.metrics import LoginResult, Outcome
 from mailproxy.origin import sessionID
 from mailproxy.registry import ISession
 from mailproxy.resources import Resources
@@ -234,6 +234,10 @@ class Exchange:
         """Pass the answer on as it comes."""
         client, upstream = self._client, delivery.upstream
         assert upstream is not None, "it has answered"
+        if logins.isRefused(request, response):
+            logins.noteRefused(self)
+            metrics = self._resources.metrics
+            metrics.loginEnded(self.protocol, self.destination, LoginResult.REFUSED)
         # A client that is still sending is told that no more is wanted.
         client.last = client.last or (self._intake is not None and not self._intake.ended)
         body = Body(delivery.machine, response.framing(request.method))

@@ -3,9 +3,11 @@
 import contextlib
 import time
 from contextlib import ExitStack
+from pathlib import Path
 from typing import ClassVar
 
 from tests.integration.accounts import at
+from tests.integration.bans import banned, requireFail2ban
 from tests.integration.front import Table, destination, reaching
 from tests.integration.network import connectionsTo, freePort
 from tests.integration.nginx import Nginx, Options
@@ -199,6 +201,19 @@ class FaultTests(WebTestCase):
         for _ in range(3):
             self.assertOurs(502, self.web().ask("/x", Authorization=SCRIPTED))
         self.assertTrue(self.health("scripted")["down"])
+
+    def test_refusedLoginsAreFoundByFail2ban(self) -> None:
+        """A 401 to who has brought a password, and no other answer."""
+        requireFail2ban()
+        refusal = answerBytes(b"no\n", "401 Unauthorized", 'WWW-Authenticate: Basic realm="x"')
+        self.recorder.answering = _Always(refusal)
+        client = self.web()
+        before = banned(self.proxy.log.text(), Path(self.mktemp()))
+        self.assertEqual(client.ask("/in", Authorization=SCRIPTED).status, 401)
+        self.recorder.answering = _Always(answerBytes(b"no\n", "403 Forbidden"))
+        self.assertEqual(client.ask("/in", Authorization=SCRIPTED).status, 403)
+        found = banned(self.proxy.log.text(), Path(self.mktemp()))
+        self.assertEqual(found, [*before, "127.0.0.1"])
 
     def test_aClientThatLeavesFreesTheBackend(self) -> None:
         """Its request ends there, and the backend's health is as before."""

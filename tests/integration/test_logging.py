@@ -2,15 +2,14 @@
 
 import json
 import signal
-import subprocess
 from pathlib import Path
 from typing import Any
 
+from tests.integration.bans import banned, requireFail2ban
 from tests.integration.operating import OperatingCase
-from tests.integration.process import LogFile, ServerFailed, requireProgram
+from tests.integration.process import LogFile, ServerFailed
 from tests.integration.wire import LineClient, base64Of, plain
 
-FILTER = Path(__file__).parents[2] / "etc" / "fail2ban" / "filter.d" / "mailproxy.conf"
 FORGED = "session x imap imap from 203.0.113.9:1: login of x refused by only"
 """What somebody would like to see in the log."""
 
@@ -90,16 +89,11 @@ class BanTests(OperatingCase):
     def setUp(self) -> None:
         """Skip where fail2ban is missing."""
         super().setUp()
-        self.program = requireProgram("fail2ban-regex", "fail2ban")
+        requireFail2ban()
 
     def banned(self, text: str) -> list[str]:
         """The addresses that the filter finds, a line for each hit."""
-        path = Path(self.mktemp())
-        path.write_text(text)
-        command = [self.program, "--out", "ip", str(path), str(FILTER)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
-        return done.stdout.split()
+        return banned(text, Path(self.mktemp()))
 
     def produce(self, *arguments: str) -> str:
         """The log of two refused logins, one accepted, and some that nobody refused."""
