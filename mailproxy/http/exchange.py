@@ -328,9 +328,15 @@ class Exchange:
 
     def _timedOut(self) -> Answer:
         """Blame the one who was waited for."""
-        heldUp = self._delivery is not None and self._delivery.isHeldUp
-        if self._intake is not None and self._intake.isDue and not heldUp:
+        if self.status and self._client.leg.blocked:
+            self.reason = "the client does not read"
+        elif self._delivery is not None and self._delivery.isHeldUp:
+            self.reason = "the backend does not read"
+        elif self._intake is not None and self._intake.isDue:
+            self.reason = "the client's body stopped"
             return Answer(408)
+        else:
+            self.reason = "the backend's answer stopped" if self.status else "the backend is silent"
         return Answer(504)
 
     def _refuse(self, answer: Answer, outcome: Outcome) -> Outcome:

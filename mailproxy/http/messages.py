@@ -23,6 +23,9 @@ _AUTHORITY = re.compile(
 )
 _LENGTH_LIST = re.compile(rb"\ncontent-length:[^\r]*,", re.IGNORECASE)
 
+_QUOTED = re.compile(r":? (?:bytearray\(|b['\"])")
+"""Where a reason of h11's begins to repeat what came: it may be a secret."""
+
 _LONGEST = 10**18
 """More than any body has, and what fits into every program's idea of a length."""
 
@@ -170,7 +173,8 @@ def _parsed(head: bytes, machine: h11.Connection) -> object:
         return machine.next_event()
     except h11.RemoteProtocolError as error:
         # Its own hint would be 501 for a coding that is not chunked.
-        raise BadMessage("a malformed head") from error
+        reason = _QUOTED.split(str(error), maxsplit=1)[0]
+        raise BadMessage(f"a malformed head: {reason}") from error
 
 
 def _host(fields: Fields) -> bytes:

@@ -186,6 +186,7 @@ class FlowTests(HTTPCase):
         for _ in range(5):
             self.stage.network.advance(5)
         self.assertEqual(self.stage.registry.find("ann"), [])
+        self.assertIn("timeout (the client does not read)", self.lines()[0])
 
     def test_steadyBackend(self) -> None:
         """The same of one that takes a body."""
@@ -201,6 +202,7 @@ class FlowTests(HTTPCase):
         for _ in range(5):
             self.stage.network.advance(5)
         self.assertTrue(client.take().startswith(b"HTTP/1.1 504 "))
+        self.assertIn("timeout (the backend does not read)", self.lines()[0])
 
     def test_slowBackend(self) -> None:
         """The client waits; what the backend says meanwhile is heard."""

@@ -135,7 +135,22 @@ class RouteTests(HTTPCase):
         client = self.open()
         self.send(client, b"HEAD / HTTP/1.1\r\nHost: a/b\r\n\r\n")
         self.assertTrue(client.take().endswith(b"\r\n\r\n400 Bad Request\n"))
+        self.assertIn("limit (a malformed Host)", self.lines()[0])
         self.leave(client)
+
+    def test_reasonsRepeatNothing(self) -> None:
+        """The log says what is wrong with a head, and not what stands there."""
+        for head, reason in (
+            (b"GET / HTTP/1.1\r\n\r\n", "Missing mandatory Host: header"),
+            (GET.replace(b"Basic ", b"Basic\x80 ").replace(b"tion:", b"tion :"), "illegal header"),
+            (GET.replace(b"/ ", b"/? secret "), "illegal request line"),
+        ):
+            client = self.open()
+            self.send(client, head)
+            self.assertIn(f"limit (a malformed head: {reason}", self.lines()[-1])
+            self.assertNotIn("secret", self.lines()[-1])
+            self.assertNotIn("Basic", self.lines()[-1])
+            self.leave(client)
 
     def test_noRoute(self) -> None:
         """404; the connection stays."""
@@ -278,6 +293,7 @@ class FailureTests(HTTPCase):
         self.assertEqual(client.take(), b"")
         self.stage.network.advance(1)
         self.assertAnswered(client, b"504 ", b"Connection: close")
+        self.assertIn("timeout (the backend is silent)", self.lines()[0])
         (report,) = self.stage.health.report(["old"])
         self.assertEqual(report.consecutiveFailures, 0)
         self.leave(client)
@@ -289,6 +305,7 @@ class FailureTests(HTTPCase):
         self.answer()
         self.stage.network.advance(20)
         self.assertAnswered(client, b"408 ", b"Connection: close")
+        self.assertIn("timeout (the client's body stopped)", self.lines()[0])
         (report,) = self.stage.health.report(["old"])
         self.assertEqual(report.consecutiveFailures, 0)
         self.leave(client)
@@ -302,7 +319,7 @@ class FailureTests(HTTPCase):
         self.assertTrue(client.take().endswith(b"2\r\nab\r\n"))
         self.assertIsNotNone(client.lost)
         self.leave(client)
-        self.assertIn("timeout", self.lines()[0])
+        self.assertIn("timeout (the backend's answer stopped)", self.lines()[0])
 
     def test_answerCutShort(self) -> None:
         """Likewise."""
