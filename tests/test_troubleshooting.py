@@ -21,6 +21,7 @@ from mailproxy.sockets import bindSockets
 from mailproxy.tls.contexts import KeyPair
 from tests.config.support import MAIN, ConfigTestCase, changed
 from tests.dialling import Backend
+from tests.http.support import GET, POST, HTTPCase, rules
 from tests.stage import LOGIN, OLD_HOST, Scene, StageCase
 from tests.test_control import ControlCase
 from tests.tls.handshake import OtherEnd
@@ -351,3 +352,31 @@ class LoopTests(PageCase, StageCase):
             "loop: no hop is left: proxies send sessions in a circle", self.ends()[0]
         )
         self.assertIn("``server.proxy_ttl``", PAGE)
+
+
+class RequestTests(PageCase, HTTPCase):
+    """HTTP clients get an answer of the proxy's own."""
+
+    def test_reasons(self) -> None:
+        """Each is in the request's line."""
+        for data, reason in (
+            (b"GET http://b/ HTTP/1.1\r\nHost: a\r\n\r\n", "a target that is not for the Host"),
+            (GET.replace(b"GET /", b"GET /x"), "no route"),
+            (GET, "the backend is silent"),
+            (POST + b"Content-Length: 2\r\n\r\nx", "the client's body stopped"),
+        ):
+            client = self.open(rules({"match": "/", "destination": "old"}, idle=5.0))
+            self.send(client, data)
+            if self.stage.network.dialled:
+                self.answer()
+            self.stage.network.advance(5)
+            self.assertPromised(reason, self.lines()[-1])
+            self.leave(client)
+
+    def test_malformedAnswer(self) -> None:
+        """The reason says that it is the answer."""
+        client = self.open()
+        self.send(client)
+        self.answer(b"nonsense\r\n\r\n")
+        self.assertPromised("answer:", self.lines()[-1])
+        self.leave(client)
