@@ -6,14 +6,18 @@ is asked for when somebody looks. Knows names and labels; must not know where th
 
 import enum
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TypeVar, cast
 
 import attrs
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 __all__ = ["CONTENT_TYPE", "LoginResult", "Metrics", "Outcome", "Snapshot"]
+
+M = TypeVar("M", bound=MetricWrapperBase)
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 """What `Metrics.render` writes."""
@@ -73,6 +77,7 @@ class Metrics:
 
         :param snapshot: asked at each `render`; must not block.
         """
+        self._found: dict[tuple[MetricWrapperBase, tuple[str, ...]], MetricWrapperBase] = {}
         self._registry = CollectorRegistry()
         self._registry.register(_Present(snapshot))
         where = ("protocol", "destination")
@@ -104,17 +109,17 @@ class Metrics:
         self, protocol: str, destination: str | None, outcome: Outcome, seconds: float
     ) -> None:
         """Count the end of a session that lasted so many seconds."""
-        self._sessions.labels(protocol, destination or "", outcome.value).inc()
-        self._duration.labels(protocol).observe(seconds)
+        self._of(self._sessions, protocol, destination or "", outcome.value).inc()
+        self._of(self._duration, protocol).observe(seconds)
 
     def loginEnded(self, protocol: str, destination: str | None, result: LoginResult) -> None:
         """Count a login."""
-        self._logins.labels(protocol, destination or "", result.value).inc()
+        self._of(self._logins, protocol, destination or "", result.value).inc()
 
     def bridged(self, protocol: str, destination: str | None, received: int, sent: int) -> None:
         """Count the bytes of a bridge that has ended, from and to its client."""
-        self._bytes.labels(protocol, destination or "", "in").inc(received)
-        self._bytes.labels(protocol, destination or "", "out").inc(sent)
+        self._of(self._bytes, protocol, destination or "", "in").inc(received)
+        self._of(self._bytes, protocol, destination or "", "out").inc(sent)
 
     def storeAnswered(self, seconds: float, *, failed: bool = False) -> None:
         """Count a question to the mapping's store."""
@@ -122,7 +127,7 @@ class Metrics:
 
     def backendReady(self, destination: str, seconds: float) -> None:
         """Count a backend connection that became ready for the login."""
-        self._connectLatency.labels(destination).observe(seconds)
+        self._of(self._connectLatency, destination).observe(seconds)
 
     def render(self) -> bytes:
         """Everything in Prometheus's text format, as `CONTENT_TYPE` says."""
@@ -131,6 +136,13 @@ class Metrics:
     def families(self) -> Iterable[Metric]:
         """Everything as it is now, for who adds up several processes."""
         return self._registry.collect()
+
+    def _of(self, metric: M, *labels: str) -> M:
+        """Find the one with these labels: faster than to ask for it by name each time."""
+        found = self._found.get((metric, labels))
+        if found is None:
+            found = self._found[metric, labels] = metric.labels(*labels)
+        return cast(M, found)
 
     def _counter(self, name: str, text: str, labels: tuple[str, ...]) -> Counter:
         return Counter(name, text, labels, namespace="mailproxy", registry=self._registry)

@@ -27,6 +27,7 @@ from mailproxy.core import Core, Reload, makeAlone, makeParent, workerCount
 from mailproxy.demo import prepareTemporary
 from mailproxy.errors import ConfigError
 from mailproxy.eventloop import lighten
+from mailproxy.garbage import settle
 from mailproxy.logformat import jsonObserver, textObserver
 from mailproxy.logs import Logger, setLevel
 from mailproxy.management import Guard, ManagementAPI, makeFactory
@@ -80,6 +81,7 @@ def makeService(options: Options) -> IService:
         whole = _makeDemo(reactor) if options["demo"] else _makeProxy(reactor, options["config"])
     except ConfigError as error:
         raise SystemExit("\n".join(error.problems)) from None
+    reactor.callWhenRunning(settle)
     makeObserver = jsonObserver if options["log-format"] == "json" else textObserver
     whole.observer = makeObserver(options.flags, reactor.callFromThread)
     whole.logBy(whole.observer)

@@ -14,6 +14,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import globalLogBeginner
 
 from mailproxy.eventloop import lighten
+from mailproxy.garbage import settle
 from mailproxy.served import PROTOCOLS
 from mailproxy.sources import ProxyReactor, SourceMaker, makeThread
 from mailproxy.workers.handle import CONTROL, connect
@@ -27,6 +28,7 @@ def main() -> None:
         signal.signal(number, signal.SIG_IGN)
     reactor = cast(ProxyReactor, globalReactor)
     lighten(reactor)
+    reactor.callWhenRunning(settle)
     worker = makeWorker(reactor)
     relay = LogRelay(worker.peer.say, reactor)
     worker.written = relay.write

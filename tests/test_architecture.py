@@ -31,6 +31,7 @@ FLOORS = {
     "metrics": 1,
     "openssl": 0,
     "eventloop": 1,
+    "garbage": 0,
     "idle": 1,
     "transport": 1,
     "transport.*": 1,
