@@ -1,6 +1,7 @@
 """Listening sockets: all or none, each failure named, both families on one port."""
 
 import errno
+import gc
 import os
 import socket
 from pathlib import Path
@@ -38,7 +39,8 @@ class SocketCase(SynchronousTestCase):
     """Sockets on loopback addresses, closed after each test."""
 
     def setUp(self) -> None:
-        """Note what is open before."""
+        """Note what is open before; what earlier tests have left is no matter."""
+        gc.collect()
         self.reactor = cast(Any, MemoryReactorClock())
         self.bound: set[Address] = set()
         self.before = openSockets()

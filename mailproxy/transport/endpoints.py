@@ -17,19 +17,22 @@ from twisted.internet.posixbase import PosixReactorBase
 from twisted.internet.protocol import ClientFactory, Protocol
 from twisted.python.failure import Failure
 
+from mailproxy.logs import Logger
 from mailproxy.transport.joint import JoinableConnection
+
+MOST_ACCEPTED = 64
+"""Connections that are accepted in one turn of the reactor."""
 
 
 class Server(JoinableConnection, tcp.Server):
     """A connection that was accepted."""
 
-    def __init__(self, sock: socket.socket, protocol: Any, client: Any, *more: Any) -> None:
-        """Take the place of Twisted's.
+    def __init__(self, sock: socket.socket, protocol: Any, client: Any, reactor: Any) -> None:
+        """Begin to read.
 
         :param client: the peer's address, as the socket module writes it.
-        :param more: the port, the connection's number, and the reactor.
         """
-        tcp.Connection.__init__(self, sock, protocol, more[-1])
+        tcp.Connection.__init__(self, sock, protocol, reactor)
         self.client = client
         self.connected = 1
         self.startReading()
@@ -151,9 +154,46 @@ def connect(
 def equip(port: IListeningPort) -> None:
     """Have a listening port make a `Server` of each connection; of other kinds it keeps its own."""
     if isinstance(port, tcp.Port) and port.transport is tcp.Server:
-        port.transport = cast(Any, Server)
+        cast(Any, port).doRead = _Acceptance(port)
         # Accepted sockets inherit it.
         cast(Any, port).socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+class _Acceptance:
+    """Accepts a port's connections, at most twice as many in a turn as in the last one."""
+
+    log = Logger()
+
+    def __init__(self, port: tcp.Port) -> None:
+        self._port: Any = port
+        self._most = 1
+
+    def __call__(self) -> None:
+        """Accept those that wait."""
+        port, accepted = self._port, 0
+        while accepted < self._most:
+            try:
+                connected, name = port.socket.accept()
+            except BlockingIOError:
+                break
+            except OSError:
+                tcp.Port.doRead(port)  # it knows what to do when there are no descriptors left
+                return
+            accepted += 1
+            try:
+                self._begin(connected, name)
+            except Exception:
+                self.log.failure("a connection met a bug")
+        # To look whether one more waits is as dear as the next event: so not every time.
+        isFull = accepted == self._most
+        self._most = min(2 * accepted if isFull else max(1, accepted), MOST_ACCEPTED)
+
+    def _begin(self, connected: socket.socket, name: Any) -> None:
+        protocol = self._port.factory.buildProtocol(_address(name))
+        if protocol is None:
+            connected.close()
+        else:
+            protocol.makeConnection(Server(connected, protocol, name, self._port.reactor))
 
 
 def _address(name: Any) -> IPv4Address | IPv6Address:

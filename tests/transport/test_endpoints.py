@@ -1,14 +1,17 @@
 """Connections that are accepted and dialled, on loopback."""
 
+import errno
 import socket
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
+from twisted.internet import tcp
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ServerEndpoint, UNIXServerEndpoint
 from twisted.internet.error import ConnectBindError, ConnectionRefusedError, UserError
 from twisted.internet.interfaces import IAddress, IReactorTCP
 from twisted.internet.protocol import ClientFactory, Factory, Protocol
+from twisted.internet.task import deferLater
 from twisted.internet.testing import MemoryReactor
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
@@ -36,6 +39,14 @@ class Made(ClientFactory, Factory):
     def clientConnectionFailed(self, connector: object, reason: Failure) -> None:
         """Hear that it cannot be."""
         self.made.errback(reason)
+
+
+class FullSocket:
+    """A socket in a process that has no descriptors left."""
+
+    def accept(self) -> None:
+        """Fail."""
+        raise OSError(errno.EMFILE, "too many")
 
 
 class LoopbackTests(TestCase):
@@ -104,6 +115,63 @@ class LoopbackTests(TestCase):
         connector = connect(self.reactor, ("127.0.0.1", 9), dialled, 5)
         connector.disconnect()
         await self.assertFailure(dialled.made, UserError)
+
+    async def test_manyAreAcceptedInOneTurn(self) -> None:
+        """And none is left waiting, however many there are."""
+        accepted, port = await self.listenForMany()
+        sockets = [socket.create_connection(("127.0.0.1", port), 5) for _ in range(40)]
+        while len(accepted) < len(sockets):
+            await deferLater(self.reactor, 0.01)
+        self.assertTrue(all(isinstance(each.transport, Server) for each in accepted))
+        self.hangUp(*accepted)
+        for each in sockets:
+            each.close()
+
+    async def listenForMany(self) -> tuple[list[Protocol], int]:
+        """Listen; every other connection is not let in."""
+        accepted: list[Protocol] = []
+
+        def make(_: object) -> Protocol:
+            made = Protocol()
+            made.connectionMade = lambda: accepted.append(made)  # type: ignore[method-assign]
+            return made
+
+        factory, port = await self.listen()
+        cast(Any, factory).buildProtocol = make
+        return accepted, port
+
+    async def test_whoIsNotLetInIsClosed(self) -> None:
+        """And the next one is asked about again."""
+        factory, port = await self.listen()
+        cast(Any, factory).buildProtocol = lambda _: None
+        for _ in range(2):
+            with socket.create_connection(("127.0.0.1", port), 5) as turnedAway:
+                turnedAway.setblocking(False)
+                await deferLater(self.reactor, 0.05)
+                self.assertEqual(turnedAway.recv(1), b"")
+
+    async def test_aBugDoesNotCloseThePort(self) -> None:
+        """It is logged, and others are let in."""
+        factory, port = await self.listen()
+        cast(Any, factory).buildProtocol = lambda _: 1 // 0
+        with socket.create_connection(("127.0.0.1", port), 5):
+            await deferLater(self.reactor, 0.05)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        del cast(Any, factory).buildProtocol
+        with socket.create_connection(("127.0.0.1", port), 5):
+            self.hangUp(await factory.made)
+
+    async def test_withoutDescriptorsTwistedDecides(self) -> None:
+        """It has one in reserve, to turn clients away with."""
+        factory, _ = await self.listen()
+        asked: list[object] = []
+        self.patch(tcp.Port, "doRead", asked.append)
+        listening = [each for each in self.reactor.getReaders() if isinstance(each, tcp.Port)]
+        (ours,) = [each for each in listening if each.factory is factory]
+        real, ours.socket = ours.socket, FullSocket()
+        ours.doRead()
+        ours.socket = real
+        self.assertEqual(asked, [ours])
 
     async def test_anotherKindOfPortKeepsItsOwn(self) -> None:
         """A Unix socket's connections are Twisted's."""
