@@ -7,7 +7,10 @@ page says what the program does. A test compares them.
 import json
 import sys
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, TypeAlias
+
+sys.path.insert(0, str(Path(__file__).parent.parent))  # this checkout's, whatever is installed
 
 from mailproxy.config import Config
 
