@@ -41,13 +41,23 @@ class Ending(enum.Enum):
 class _Leg:
     """One leg, as the receiver of its stream's events; `peer` is the leg that its bytes go to."""
 
-    __slots__ = ("bridge", "ended", "ending", "joined", "lost", "peer", "stream", "written")
+    __slots__ = (
+        "bridge",
+        "ended",
+        "ending",
+        "joined",
+        "lost",
+        "paused",
+        "peer",
+        "stream",
+        "written",
+    )
 
     def __init__(self, bridge: "Bridge", stream: Stream, ending: Ending) -> None:
         self.bridge, self.stream, self.ending = bridge, stream, ending
         self.joined: JoinableConnection | None = None
         self.written = 0
-        self.ended = self.lost = False
+        self.ended = self.lost = self.paused = False
 
     @property
     def count(self) -> int:
@@ -79,10 +89,12 @@ class _Leg:
 
     def pauseProducing(self) -> None:
         """Stop reading: the peer does not take our bytes."""
+        self.paused = True
         self.stream.transport.pauseProducing()
 
     def resumeProducing(self) -> None:
         """Read on."""
+        self.paused = False
         self.stream.transport.resumeProducing()
 
     def stopProducing(self) -> None:
@@ -115,13 +127,15 @@ class _Leg:
     @property
     def waits(self) -> bool:
         """Whether bytes of the other leg wait here to be taken."""
-        return self.peer.joined is not None and self.peer.joined.held
+        return self.peer.paused or (self.peer.joined is not None and self.peer.joined.held)
 
     def connectionLost(self, reason: Failure) -> None:
         """The leg is gone: end the other one too, and cleanly only if this one ended so."""
         first = self.peer if self.peer.ended and not self.ended else self
+        # What had ended before was whole: a reset behind that says nothing of it.
+        whole = self.ended or isinstance(reason.value, ConnectionDone)
         self.lost = self.ended = True
-        self.bridge.end(first.ending, whole=isinstance(reason.value, ConnectionDone))
+        self.bridge.end(first.ending, whole=whole)
 
 
 class Bridge:

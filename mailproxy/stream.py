@@ -34,9 +34,6 @@ them, or its reader would wait for an end that we do not read."""
 CLOSE_GRACE = 5.0
 """Seconds that a peer has to take our last words before it is cut off."""
 
-_NOTHING = bytearray()
-"""What is unread in a stream that keeps nothing more."""
-
 Creator = IOpenSSLClientConnectionCreator | IOpenSSLServerConnectionCreator
 
 
@@ -295,7 +292,7 @@ class Stream(Protocol):
         if self._closing or self._lost is not None:
             return False
         self._closing = True
-        self._buffer = _NOTHING
+        self._buffer = bytearray()
         self._closer = self.clock.callLater(grace, self.abort)
         self.transport.unregisterProducer()
         if not self._ended:
@@ -324,7 +321,7 @@ class Stream(Protocol):
         unread = self.takeUnread()
         if self._lost is None:
             self.transport.unregisterProducer()
-        self._receiver, self._buffer, self.whenLost = receiver, _NOTHING, None
+        self._receiver, self._buffer, self.whenLost = receiver, bytearray(), None
         return unread
 
     # Events

@@ -114,9 +114,11 @@ class BackendConnection(SSL.Connection):
     :ivar offered: whether the server is offered a session that we remembered.
     :ivar accepted: whether the destination's own checks have passed.
     :ivar resumed: whether the server took up a session that we remembered.
+    :ivar verifiedAt: when the chain behind an offered session was looked at.
     """
 
     offered = accepted = resumed = False
+    verifiedAt = 0.0
 
     def __init__(
         self, creator: "BackendTLS", context: SSL.Context, connected: socket.socket | None
@@ -202,7 +204,7 @@ class BackendTLS:
             connection.set_alpn_protos(list(self._alpn))
         if self._session is not None and self._clock() - self._verifiedAt < RESUMABLE:
             connection.set_session(self._session)
-            connection.offered = True
+            connection.offered, connection.verifiedAt = True, self._verifiedAt
         return connection
 
     def remember(self, transport: object) -> None:
@@ -216,9 +218,10 @@ class BackendTLS:
         connection = self._connectionOf(transport)
         if connection is None:
             return
-        self._session = connection.get_session() or self._session
-        if not connection.resumed:
-            self._verifiedAt = self._clock()
+        session = connection.get_session()
+        if session is not None:
+            self._session = session
+            self._verifiedAt = connection.verifiedAt if connection.resumed else self._clock()
 
     def resumed(self, transport: object) -> bool:
         """Tell whether this connection took up an earlier session."""

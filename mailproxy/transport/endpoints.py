@@ -176,6 +176,8 @@ class _Acceptance:
                 connected, name = port.socket.accept()
             except BlockingIOError:
                 break
+            except ConnectionAbortedError:
+                continue  # it has gone already
             except OSError:
                 tcp.Port.doRead(port)  # it knows what to do when there are no descriptors left
                 return

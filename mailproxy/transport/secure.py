@@ -41,8 +41,10 @@ class SecureConnection(SocketConnection):
         return self._tls is not None
 
     def getHandle(self) -> Any:
-        """Give the TLS connection if there is one, else the socket."""
-        return super().getHandle() if self._tls is None else self._tls
+        """Give the TLS connection if there is one, else the socket; None when it is lost."""
+        if self._tls is not None:
+            return self._tls
+        return super().getHandle() if self.connected else None
 
     # The handshake
 
@@ -58,6 +60,7 @@ class SecureConnection(SocketConnection):
             self.startTLSInMemory(ctx, normal)
             return
         self._flush()
+        self._gatherClear()
         self._tls = creator.connectionOn(self.socket)
         self._shaking = True
         calls = normal == self._tlsClientDefault
@@ -68,6 +71,14 @@ class SecureConnection(SocketConnection):
             why = self._shake()
             if why is not None:
                 self._loseSoon(why)
+
+    def _gatherClear(self) -> None:
+        """Put what was said in the clear into one: all of it goes before the handshake."""
+        if self._tempDataLen:
+            self.dataBuffer = b"".join([self.dataBuffer[self.offset :], *self._tempDataBuffer])
+            self.offset = 0
+            self._tempDataBuffer.clear()
+            self._tempDataLen = 0
 
     def _shake(self) -> Why:
         """Go on with the handshake as far as the socket allows."""
@@ -184,6 +195,10 @@ class SecureConnection(SocketConnection):
         why = self._readAgain() if self._readWantsWrite else None
         if why is not None or not self.connected:
             return why
+        if self._writeDisconnected:  # our side has ended: nothing is left to be written
+            if not self._readWantsWrite:
+                self.stopWriting()
+            return None
         why = None if self._writeWantsRead else super().doWrite()
         if self._writeWantsRead:
             self.stopWriting()

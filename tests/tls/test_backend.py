@@ -23,7 +23,7 @@ from mailproxy import openssl
 from mailproxy.config.model import Destination
 from mailproxy.errors import ConfigError
 from mailproxy.tls import backend
-from mailproxy.tls.backend import BackendConnection, BackendOptions, BackendTLS
+from mailproxy.tls.backend import RESUMABLE, BackendConnection, BackendOptions, BackendTLS
 from mailproxy.tls.contexts import KeyPair
 from mailproxy.tls.failures import CertificateRefused, describe
 from tests.tls.handshake import Configure, Conversation, OtherEnd, only, protocols
@@ -509,6 +509,23 @@ class ResumptionTests(BackendCase):
             creator.remember(transport)
             self.assertFalse(creator.resumed(transport))
         self.assertIsNone(creator._session)
+
+    def test_anOldSessionDoesNotBecomeYoung(self) -> None:
+        """What is resumed was looked at when its first handshake was, whoever else came between."""
+        now = [0.0]
+        creator, other = backendTLS(clock=lambda: now[0]), server()
+        first = self.assertAccepted(creator, other)
+        creator.remember(first.client.tls)
+        now[0] = RESUMABLE - 1
+        old = self.assertAccepted(creator, other)
+        self.assertTrue(creator.resumed(old.client.tls))
+        now[0] = RESUMABLE + 1
+        fresh = self.assertAccepted(creator, other)
+        self.assertFalse(creator.resumed(fresh.client.tls))
+        creator.remember(fresh.client.tls)
+        creator.remember(old.client.tls)  # its login is answered later
+        again = self.assertAccepted(creator, other)
+        self.assertFalse(creator.resumed(again.client.tls))
 
     def test_theContextIsBuiltOnce(self) -> None:
         """All connections of a destination use one context."""

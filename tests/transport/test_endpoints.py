@@ -49,6 +49,20 @@ class FullSocket:
         raise OSError(errno.EMFILE, "too many")
 
 
+class HastySocket:
+    """A socket whose first client has gone before it was accepted."""
+
+    def __init__(self, real: socket.socket) -> None:
+        self._real, self._gone = real, False
+
+    def accept(self) -> tuple[socket.socket, object]:
+        """Fail once."""
+        if not self._gone:
+            self._gone = True
+            raise ConnectionAbortedError(errno.ECONNABORTED, "gone")
+        return self._real.accept()
+
+
 class LoopbackTests(TestCase):
     """With the reactor that trial runs."""
 
@@ -172,6 +186,19 @@ class LoopbackTests(TestCase):
         ours.doRead()
         ours.socket = real
         self.assertEqual(asked, [ours])
+
+    async def test_whoIsGoneIsPassedOver(self) -> None:
+        """Those behind are ours as ever."""
+        factory, port = await self.listen()
+        listening = [each for each in self.reactor.getReaders() if isinstance(each, tcp.Port)]
+        (ours,) = [each for each in listening if each.factory is factory]
+        real, ours.socket = ours.socket, HastySocket(ours.socket)
+        with socket.create_connection(("127.0.0.1", port), 5):
+            ours.doRead()
+            ours.socket = real
+            made = await factory.made
+        self.assertIsInstance(made.transport, Server)
+        self.hangUp(made)
 
     async def test_anotherKindOfPortKeepsItsOwn(self) -> None:
         """A Unix socket's connections are Twisted's."""

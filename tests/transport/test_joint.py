@@ -2,13 +2,13 @@
 
 from typing import ClassVar
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailproxy import openssl
 from mailproxy.bridge import LAST_ANSWER
-from mailproxy.openssl import WANT_READ, Engine
+from mailproxy.openssl import WANT_READ, WANT_WRITE, Engine
 from mailproxy.transport import SocketConnection
 from mailproxy.transport.joint import ROUNDS
 from tests import test_bridge
@@ -64,6 +64,29 @@ class NearLossTests(test_bridge.LossTests):
     """The same, when they go."""
 
     medium = NearWire
+
+
+class ResetBehindAnEndTests(SynchronousTestCase):
+    """A reset behind an end that was clean."""
+
+    def test_itIsNoTruncation(self) -> None:
+        """All had come: the other leg's reader hears an end, and not that something is missing."""
+        for secured in SECURED:
+            joint = Joint(secured, NearWire(capacity=2000))
+            joint.run()
+            joint.client.stopReading()
+            joint.backend.say(b"x" * 4000)
+            joint.backend.finish()
+            for _ in range(3):
+                joint.network.pump()
+            joint.backend.reset()
+            joint.client.say(b"c LOGOUT\r\n")
+            joint.network.pump()
+            joint.client.startReading()
+            for _ in range(20):
+                joint.network.advance(1)
+            self.assertEqual(len(joint.client.received), 4000, secured)
+            self.assertTrue(joint.client.ended, secured)
 
 
 class JoinCase(SynchronousTestCase):
@@ -249,6 +272,13 @@ class EveryByteTests(JoinCase):
         """Once, in order, and counted; and an end arrives after the last of them."""
 
         @settings(max_examples=self.examples, deadline=None)
+        @example(
+            (True, False),
+            NearWire,
+            5000,
+            [(False, "finish"), (True, 16300), (True, 1200), (False, "pump")],
+            [0, WANT_WRITE],
+        )
         @given(
             st.sampled_from(SECURED),
             st.sampled_from([Wire, NearWire]),

@@ -119,6 +119,20 @@ class HandshakeTests(SecureCase):
             self.assertEqual(self.client.take(), b"secret")
             self.assertAgreed()
 
+    def test_severalWordsBeforeItAreInTheClear(self) -> None:
+        """What still waited behind a full socket goes before the handshake, too."""
+        self.join(capacity=5000)
+        self.client.stopReading()
+        self.server.say(b"x" * 100_000)
+        self.server.say(b"OK\r\n")
+        self.server.startTLS()
+        self.client.startReading()
+        self.network.pump()
+        self.assertEqual(self.client.take()[-5:], b"xOK\r\n")
+        self.client.startTLS()
+        self.network.pump()
+        self.assertAgreed()
+
     def test_aClientsWordsBeforeItGoFirstToo(self) -> None:
         """Its first flight waits for them."""
         self.join(capacity=5000)
@@ -243,6 +257,17 @@ class ResumptionTests(SecureCase):
                 self.secure(server, client)
                 handle = vars(cast(Any, self.client.transport.getHandle()))["_ssl"]
                 self.assertTrue(vars(SSL)["_lib"].SSL_session_reused(handle), (version, end))
+
+    def test_nothingIsRememberedOfALostConnection(self) -> None:
+        """It is asked all the same, when its last words are read after its end."""
+        creator = backendTLS()
+        self.secure(client=creator)
+        transport = self.client.transport
+        self.client.reset()
+        self.network.pump()
+        creator.remember(transport)
+        self.assertFalse(creator.resumed(transport))
+        self.assertIsNone(creator._session)
 
 
 class EndTests(SecureCase):
