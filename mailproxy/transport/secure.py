@@ -33,7 +33,7 @@ class SecureConnection(SocketConnection):
     _tls: SSL.Connection | None = None
     _handle: Any = None  # set while records may be exchanged: after the handshake
     _shaking = False
-    _readWantsWrite = _writeWantsRead = False
+    _readWantsWrite = _writeWantsRead = _saidBye = False
 
     @property
     def tlsOnSocket(self) -> bool:
@@ -247,14 +247,18 @@ class SecureConnection(SocketConnection):
         return super()._postLoseConnection()
 
     def _sayBye(self) -> bool:
-        """Send a close-notify; tells whether no more can be done for that."""
-        assert self._tls is not None
-        try:
-            self._tls.shutdown()
-        except SSL.WantWriteError:
-            return False
-        except SSL.Error:
-            pass
+        """Send a close-notify, once; tells whether no more can be done for that.
+
+        Asked again, OpenSSL would wait for the peer's, and take data for a mistake.
+        """
+        if not self._saidBye and self._tls is not None:
+            try:
+                self._tls.shutdown()
+            except SSL.WantWriteError:
+                return False
+            except SSL.Error:
+                pass
+            self._saidBye = True
         return True
 
     def connectionLost(self, reason: Failure) -> None:

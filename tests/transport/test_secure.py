@@ -369,6 +369,18 @@ class WaitTests(SecureCase):
         self.assertTrue(self.client.ended)
         self.assertEqual(self.server.received, b"hello")
 
+    def test_ourEndComesOnceAlthoughTheReadIsRepeated(self) -> None:
+        """OpenSSL would take what the peer still says for a mistake."""
+        self.stumble(WANT_WRITE)
+        self.client.say(b"hello")
+        for _ in range(2):
+            self.network._round()
+        self.server.finish()
+        self.client.say(b" and more")
+        self.network.pump()
+        self.assertEqual(self.server.received, b"hello and more")
+        self.assertIsNone(self.server.lost)
+
     def test_anEndThatWantedToWriteIsAnEnd(self) -> None:
         """Not a loss."""
         self.stumble(WANT_WRITE)
