@@ -202,7 +202,8 @@ class BridgeTests(ProxyTestCase):
         [session] = self.connections(identifier=named("read").name)
         client.send(b"z LOGOUT\r\n")
         gone = lambda: session["id"] not in [each["id"] for each in self.connections()]  # noqa: E731
-        self.assertEventually(gone, "it is still listed", CLOSE_GRACE + 5)
+        # It is waited for once to say something, and once to close.
+        self.assertEventually(gone, "it is still listed", 2 * CLOSE_GRACE + 5)
 
     def test_keysMayChange(self) -> None:
         """TLS 1.3's key update, asked for by the client in the middle of a session."""
