@@ -250,8 +250,7 @@ class Bridge:
             grace = DRAIN_GRACE if ending in (Ending.CLIENT, Ending.BACKEND) else CLOSE_GRACE
             for leg in (self._client, self._backend):
                 leg.part()
-                left = min(grace, CLOSE_GRACE) if leg.stream.finished else grace
-                (leg.stream.close if whole else leg.stream.cut)(left)
+                leg.stream.close(grace, whole=whole)
         over = self._over
         if over is not None and self._client.lost and self._backend.lost:
             self._over = None

@@ -196,9 +196,11 @@ class Dialer:
         for host in addresses:
             if self._isOurs(Address.parse(host, target.port)):
                 raise BackendFailed(Stage.LOOP, f"{host} port {target.port} is our own listener")
+        # The only address may take all the time that there is, which ends by itself.
+        timeout = self._timeout / len(addresses) if len(addresses) > 1 else None
         for host in addresses:
             try:
-                return await self._call(target, host, self._timeout / len(addresses))
+                return await self._call(target, host, timeout)
             except ConnectBindError as error:
                 # No descriptor, port or source address of ours: not the destination's failure.
                 raise BackendFailed(Stage.LOCAL, f"{host}: {error}", retry=True) from error
@@ -208,7 +210,7 @@ class Dialer:
                 failure = BackendFailed(stage, f"{host}: {reason}", retry=True)
         raise failure
 
-    def _call(self, target: Target, host: str, timeout: float) -> Deferred[BackendLeg]:
+    def _call(self, target: Target, host: str, timeout: float | None) -> Deferred[BackendLeg]:
         factory = target.factory(self._reactor)
         source = target.sources.get(6 if ":" in host else 4)
         bind = None if source is None else (next(source), 0)

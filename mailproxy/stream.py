@@ -264,40 +264,36 @@ class Stream(Protocol):
 
     # Closing
 
-    def close(self, grace: float = CLOSE_GRACE) -> None:
-        """Say no more; the peer has `grace` seconds to take what we wrote, and then to close."""
-        if not self._stop(grace):
-            return
-        if self._ended or not self.endsByHalves:
-            self.transport.loseConnection()
-        else:
-            # A close with unread input is a reset, which can take our last words with it: so end
-            # our side, drop what still comes, and close when the peer has.
-            self.transport.loseWriteConnection()
+    def close(self, grace: float = CLOSE_GRACE, *, whole: bool = True) -> None:
+        """Say no more; the peer has `grace` seconds to take what we wrote, and then to close.
 
-    def cut(self, grace: float = CLOSE_GRACE) -> None:
-        """Close likewise, but so that the peer does not take it for the end of what we had to say.
-
-        Where the transport cannot, what it has not sent yet is lost.
+        :param whole: whether that is all there was to say: else the peer must not think so. Where
+            the transport cannot do that, what it has not sent yet is lost.
         """
-        if not self._stop(grace):
-            return
-        if isinstance(self.transport, SocketConnection):
-            self.transport.cutConnection()
-        else:
-            self.abort()
-
-    def _stop(self, grace: float) -> bool:
-        """Give nothing more to anybody; tells whether that is new."""
         if self._closing or self._lost is not None:
-            return False
+            return
         self._closing = True
         self._buffer = bytearray()
-        self._closer = self.clock.callLater(grace, self.abort)
         self.transport.unregisterProducer()
         if not self._ended:
             self.transport.resumeProducing()
-        return True
+        self._takeLeave(whole)
+        if self._lost is None:
+            left = min(grace, CLOSE_GRACE) if self.finished else grace
+            self._closer = self.clock.callLater(left, self.abort)
+
+    def _takeLeave(self, whole: bool) -> None:
+        """Tell the peer that it has had everything, or that it has not."""
+        if whole and (self._ended or not self.endsByHalves):
+            self.transport.loseConnection()
+        elif whole:
+            # A close with unread input is a reset, which can take our last words with it: so end
+            # our side, drop what still comes, and close when the peer has.
+            self.transport.loseWriteConnection()
+        elif isinstance(self.transport, SocketConnection):
+            self.transport.cutConnection()
+        else:
+            self.abort()
 
     @property
     def endsByHalves(self) -> bool:

@@ -25,13 +25,20 @@ class Call:
     """
 
     def __init__(
-        self, network: "Dialling", host: str, port: int, factory: ClientFactory, timeout: float
+        self,
+        network: "Dialling",
+        host: str,
+        port: int,
+        factory: ClientFactory,
+        timeout: float | None,
     ) -> None:
         self.network, self.host, self.port = network, host, port
         self.factory, self.timeout = factory, timeout
         self.bind: tuple[str, int] | None = None
         self.open = True
-        self._timer = network.callLater(timeout, self.refuse, ConnectTimeout())
+        self._timer = None
+        if timeout is not None:
+            self._timer = network.callLater(timeout, self.refuse, ConnectTimeout())
         factory.doStart()
         factory.startedConnecting(self)
 
@@ -63,7 +70,7 @@ class Call:
     def _settle(self) -> None:
         assert self.open, "the call is over"
         self.open = False
-        if self._timer.active():
+        if self._timer is not None and self._timer.active():
             self._timer.cancel()
 
     def stopConnecting(self) -> None:
@@ -135,7 +142,7 @@ class Dialling(Network):
         host: str,
         port: int,
         factory: ClientFactory,
-        timeout: float = 30,
+        timeout: float | None = 30,
         bindAddress: tuple[str, int] | None = None,
     ) -> Call:
         """Begin a call."""

@@ -47,7 +47,7 @@ class SocketConnection(tcp.Connection):
     _tlsClientDefault: bool  # Twisted's own class of the side says so
     _shouldShutdown = False  # nobody else has the descriptor: to close it is enough
     _gathering = False  # while the protocol hears of something: its words go out together
-    _readEnded = False
+    _readEnded = _writing = False
     _cutting = False
 
     @property
@@ -121,6 +121,18 @@ class SocketConnection(tcp.Connection):
             super().resumeProducing()
 
     # Writing
+
+    def startWriting(self) -> None:
+        """Wait until the socket can be written, if we do not yet."""
+        if not self._writing:
+            self._writing = True
+            super().startWriting()
+
+    def stopWriting(self) -> None:
+        """Wait no more, if we do."""
+        if self._writing:
+            self._writing = False
+            super().stopWriting()
 
     def write(self, data: bytes) -> None:
         """Write as soon as possible, at best now."""

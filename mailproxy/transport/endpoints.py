@@ -133,20 +133,21 @@ def connect(
     reactor: IReactorTCP,
     place: tuple[str, int],
     factory: ClientFactory,
-    timeout: float,
+    timeout: float | None,
     bindAddress: tuple[str, int] | None = None,
 ) -> IConnector:
     """Dial an address, as a reactor's `connectTCP` does.
 
     :param place: IP address and port.
     :param factory: makes the protocol; it does not hear of the connection's end.
-    :param timeout: seconds for the connection to be there.
+    :param timeout: seconds for the connection to be there; None: who asks sees to that.
     :param bindAddress: the local address to call from; None: any.
     """
     if not isinstance(reactor, PosixReactorBase):
         # A reactor of another kind, one in memory for instance, has connections of its own.
-        return reactor.connectTCP(*place, factory, timeout=timeout, bindAddress=bindAddress)
-    connector = Connector(*place, factory, timeout, bindAddress, reactor)
+        limit: Any = timeout
+        return reactor.connectTCP(*place, factory, timeout=limit, bindAddress=bindAddress)
+    connector = Connector(*place, factory, cast(float, timeout), bindAddress, reactor)
     connector.connect()
     return cast(IConnector, connector)
 
