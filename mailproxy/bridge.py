@@ -150,6 +150,7 @@ class Bridge:
         "_patience",
         "_seen",
         "_watch",
+        "quiet",
     )
 
     def __init__(self, client: Stream, backend: Stream, idle: float, clock: IReactorTime) -> None:
@@ -161,6 +162,7 @@ class Bridge:
         self._over: Callable[[Ending], None] | None = None
         self._patience: IDelayedCall | None = None
         self._seen = -1
+        self.quiet = 0
 
     @property
     def received(self) -> int:
@@ -225,6 +227,8 @@ class Bridge:
 
     def _finishWhenQuiet(self, before: int = -1) -> None:
         """End what we write to a backend once it has said nothing, and could have, for a while."""
+        if self._ending is not None:
+            return
         if self.sent == before and not self._client.waits:
             self._backend.finish()
             return
@@ -232,6 +236,8 @@ class Bridge:
 
     def _endWhenQuiet(self, before: int = -1) -> None:
         """Close once a client that knows of its backend's end has said nothing for a while."""
+        if self._ending is not None:
+            return  # a client that has been told may have left at once
         if self.received == before and self._client.stream.finished:
             self.end(Ending.BACKEND)
             return

@@ -14,7 +14,12 @@ IDLE_CHECKS = 4
 
 
 class Watched(Protocol):
-    """Something that may fall silent."""
+    """Something that may fall silent.
+
+    :ivar quiet: at how many looks in turn it has been; the watch's own to count.
+    """
+
+    quiet: int
 
     def hush(self) -> bool:
         """Tell whether nothing has moved since the last time that this was asked."""
@@ -30,7 +35,7 @@ class IdleWatch:
 
     def __init__(self, clock: IReactorTime, seconds: float) -> None:
         self._clock, self._seconds = clock, seconds
-        self._watched: dict[Watched, int] = {}
+        self._watched: set[Watched] = set()
         self._timer: IDelayedCall | None = None
 
     @classmethod
@@ -41,14 +46,15 @@ class IdleWatch:
 
     def watch(self, watched: Watched) -> None:
         """Begin to watch."""
-        self._watched[watched] = 0
+        watched.quiet = 0
+        self._watched.add(watched)
         if self._timer is None:
             self._all[self._clock, self._seconds] = self
             self._rest()
 
     def forget(self, watched: Watched) -> None:
         """Watch no more."""
-        self._watched.pop(watched, None)
+        self._watched.discard(watched)
         if not self._watched and self._timer is not None:
             del self._all[self._clock, self._seconds]
             timer, self._timer = self._timer, None
@@ -61,10 +67,9 @@ class IdleWatch:
     def _look(self) -> None:
         """Look at all of them; the first look at each only begins to count."""
         idle = []
-        for watched, quiet in self._watched.items():
-            quiet = quiet + 1 if watched.hush() else 0
-            self._watched[watched] = quiet
-            if quiet >= IDLE_CHECKS:
+        for watched in self._watched:
+            watched.quiet = watched.quiet + 1 if watched.hush() else 0
+            if watched.quiet >= IDLE_CHECKS:
                 idle.append(watched)
         self._rest()
         for watched in idle:

@@ -198,6 +198,9 @@ class Origin:
         ]
 
 
+NOBODY = Origin(session="", client=Address("0.0.0.0", 0), local=Address("0.0.0.0", 0), ttl=0)
+"""Whose a conversation is that is over: so many are, and none of them is asked any more."""
+
 _TRANSPORTS = (b"insecure", b"TLS")
 _UNKNOWN = (b"[UNAVAILABLE]", b"[TEMPUNAVAIL]")
 """How a proxy says by XCLIENT that it does not know (as Postfix documents it)."""

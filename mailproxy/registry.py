@@ -4,7 +4,8 @@ Knows sessions by their interface only; must not know protocols, nor why somebod
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import TypeAlias
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -71,21 +72,20 @@ class Registry:
 
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
-        self._sessions: dict[str, ISession] = {}
-        self._places: dict[str, tuple[str | None, str | None]] = {}
-        self._byIdentifier: dict[str, dict[str, ISession]] = {}
-        self._byDestination: dict[str, dict[str, ISession]] = {}
+        self._filed: dict[str, _File] = {}
+        self._byIdentifier: dict[str, dict[str, None]] = {}
+        self._byDestination: dict[str, dict[str, None]] = {}
         self._holds: dict[str, _Hold] = {}
 
     def add(self, session: ISession) -> None:
         """Take a session in when it is accepted."""
-        self._sessions[session.id] = session
         self._file(session, session.identifier, session.destination)
 
     def remove(self, session: ISession) -> None:
         """Take a session out when it has ended; one that is not there is passed over."""
-        if self._sessions.pop(session.id, None) is not None:
+        if session.id in self._filed:
             self._unfile(session)
+            del self._filed[session.id]
 
     def routed(self, session: ISession, identifier: str | None, destination: str | None) -> None:
         """Note a session's account and destination, also in the session itself.
@@ -95,7 +95,7 @@ class Registry:
         """
         session.identifier = identifier
         session.destination = destination
-        if session.id in self._sessions:
+        if session.id in self._filed:
             self._unfile(session)
             self._file(session, identifier, destination)
 
@@ -106,16 +106,17 @@ class Registry:
         protocol: str | None = None,
     ) -> list[ISession]:
         """The sessions that match everything that is given, those noted first at the front."""
-        chosen = self._sessions
         if identifier is not None:
-            chosen = self._byIdentifier.get(identifier, {})
+            chosen: Iterable[str] = self._byIdentifier.get(identifier, {})
         elif destination is not None:
             chosen = self._byDestination.get(destination, {})
+        else:
+            chosen = self._filed
+        found = (self._filed[each] for each in chosen)
         return [
             session
-            for session in chosen.values()
-            if destination in (None, self._places[session.id][1])
-            and protocol in (None, session.protocol)
+            for session, _, place in found
+            if destination in (None, place) and protocol in (None, session.protocol)
         ]
 
     def kick(self, identifier: str) -> int:
@@ -130,13 +131,11 @@ class Registry:
 
     def count(self) -> int:
         """How many sessions are live."""
-        return len(self._sessions)
+        return len(self._filed)
 
     def countBy(self) -> Mapping[tuple[str, str | None], int]:
         """How many sessions are live per protocol and destination (None: not routed yet)."""
-        return Counter(
-            (session.protocol, self._places[session.id][1]) for session in self._sessions.values()
-        )
+        return Counter((session.protocol, place) for session, _, place in self._filed.values())
 
     def hold(self, identifier: str, seconds: float) -> None:
         """Let new logins of an identifier wait.
@@ -169,22 +168,27 @@ class Registry:
 
     def _file(self, session: ISession, identifier: str | None, destination: str | None) -> None:
         """Put a session into the indexes; where it stands is noted, whatever becomes of it."""
-        self._places[session.id] = (identifier, destination)
+        self._filed[session.id] = session, identifier, destination
         if identifier is not None:
-            self._byIdentifier.setdefault(identifier, {})[session.id] = session
+            self._byIdentifier.setdefault(identifier, {})[session.id] = None
         if destination is not None:
-            self._byDestination.setdefault(destination, {})[session.id] = session
+            self._byDestination.setdefault(destination, {})[session.id] = None
 
     def _unfile(self, session: ISession) -> None:
-        identifier, destination = self._places.pop(session.id)
+        """Take a session out of the indexes; one that is filed again keeps its turn."""
+        _, identifier, destination = self._filed[session.id]
         _drop(self._byIdentifier, identifier, session.id)
         _drop(self._byDestination, destination, session.id)
 
 
-def _drop(index: dict[str, dict[str, ISession]], key: str | None, session: str) -> None:
+def _drop(index: dict[str, dict[str, None]], key: str | None, session: str) -> None:
     """Take a session out of an index, and with its last session the index's key."""
     if key is None:
         return
     index[key].pop(session)
     if not index[key]:
         del index[key]
+
+
+_File: TypeAlias = tuple[ISession, str | None, str | None]
+"""A session with the account and the destination that it is filed under."""

@@ -59,7 +59,7 @@ class Session:
         self._task: Deferred[None] | None = None
         self._interruption: Outcome | None = None
         self.greeted = self._relayed = self._isOver = False
-        self.reason = ""
+        self.reason = self._client = ""
         # A trusted peer's own name for the session goes to the backend; ours stays, it is unique.
         self.id = server.origin.session
 
@@ -68,7 +68,7 @@ class Session:
     @property
     def client(self) -> str:
         """The client's address and port."""
-        return str(self.server.origin.client)
+        return self._client or str(self.server.origin.client)
 
     @property
     def received(self) -> int:
@@ -118,6 +118,7 @@ class Session:
     def _join(self, backend: ProxyClient) -> None:
         """Let the client and its backend talk."""
         self._task = self._backend = None
+        self._client = self.client
         resources = self.resources
         bridge = Bridge(self.server, backend, resources.bridgeIdle, resources.clock)
         self._bridge = bridge

@@ -11,7 +11,7 @@ class Counter:
 
     def __init__(self) -> None:
         self.count, self.seen = 0, -1
-        self.idle = 0
+        self.idle = self.quiet = 0
 
     def hush(self) -> bool:
         """Compare with the last time."""

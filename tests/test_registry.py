@@ -121,7 +121,7 @@ class FindTests(RegistryCase):
             self.registry.routed(session, "ann", "new")
             self.registry.remove(session)
         kept = [value for value in vars(self.registry).values() if isinstance(value, dict)]
-        self.assertEqual(len(kept), 5)
+        self.assertEqual(len(kept), 4)
         self.assertEqual([value for value in kept if value], [])
 
 

@@ -16,7 +16,7 @@ from twisted.internet.protocol import ClientFactory
 from twisted.python.failure import Failure
 
 from mailproxy.errors import BackendFailed, PeerGone, ProtocolError, Stage
-from mailproxy.origin import Origin
+from mailproxy.origin import NOBODY, Origin
 from mailproxy.protocols.base import AuthResult, Challenge
 from mailproxy.sasl import Credentials, Mechanism, unbase64
 from mailproxy.stream import Stream
@@ -93,7 +93,7 @@ class ProxyClient(BackendLeg):
 
     def detach(self, receiver: Receiver) -> bytes:
         """Hand the connection over; of the dialogue nothing is needed any more."""
-        self._capabilities = None
+        self._capabilities, self.origin = None, NOBODY
         return super().detach(receiver)
 
     # A protocol's words

@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 from mailproxy import sasl
 from mailproxy.config.model import Capabilities
 from mailproxy.errors import LimitExceeded, PeerGone, ProtocolError, Refusal
-from mailproxy.origin import Fields, Origin
+from mailproxy.origin import NOBODY, Fields, Origin
 from mailproxy.protocols.base import (
     Advertised,
     AuthResult,
@@ -29,6 +29,7 @@ from mailproxy.protocols.base import (
 )
 from mailproxy.sasl import Credentials, EmptyCredentials, Mechanism, SASLError
 from mailproxy.stream import Stream
+from mailproxy.transport import Receiver
 
 MAX_MISTAKES = 20
 """Commands that make no sense before a client is sent away."""
@@ -133,6 +134,11 @@ class ProxyServer(ClientLeg):
 
     def upgraded(self) -> None:
         """Say what a protocol says after a handshake by itself; most say nothing."""
+
+    def detach(self, receiver: Receiver) -> bytes:
+        """Hand the connection over; who the client is, is known by now to who must know."""
+        self.origin = self._arrival = NOBODY
+        return super().detach(receiver)
 
     # The order of things
 

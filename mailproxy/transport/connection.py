@@ -31,6 +31,10 @@ RESET_PAUSE = 0.05
 """Seconds between two looks whether a peer that is to hear a reset has all that was sent."""
 
 
+def _noDescriptor() -> int:
+    return -1
+
+
 _REASONS = {why: Failure(why) for why in (CONNECTION_DONE, CONNECTION_LOST)}
 
 
@@ -111,7 +115,9 @@ class SocketConnection(tcp.Connection):
         self._flush()
 
     def readConnectionLost(self, reason: Failure) -> None:
-        """The peer has ended its side."""
+        """The peer has ended its side, which is told once."""
+        if self._readEnded:
+            return
         self._readEnded = True
         super().readConnectionLost(reason)
 
@@ -169,6 +175,11 @@ class SocketConnection(tcp.Connection):
         return super().writeSomeData(data) if data else 0  # type: ignore[arg-type]
 
     # Ending
+
+    def connectionLost(self, reason: Failure) -> None:
+        """The connection is gone."""
+        self.fileno = _noDescriptor  # Twisted wants to delete it
+        super().connectionLost(reason)
 
     @property
     def _idle(self) -> bool:

@@ -33,9 +33,14 @@ class Server(JoinableConnection, tcp.Server):
         :param client: the peer's address, as the socket module writes it.
         """
         tcp.Connection.__init__(self, sock, protocol, reactor)
+        del self.fileno  # the socket has it
         self.client = client
         self.connected = 1
         self.startReading()
+
+    def fileno(self) -> int:
+        """Tell the descriptor; -1 when it is gone."""
+        return self.socket.fileno() if hasattr(self, "socket") else -1
 
     def getHost(self) -> IPv4Address | IPv6Address:
         """Tell our own address."""
@@ -78,6 +83,10 @@ class Client(JoinableConnection, tcp.Client):
         else:
             reactor.callLater(0, self.failIfNotConnected, _reason(number))
 
+    def fileno(self) -> int:
+        """Tell the descriptor; -1 when it is gone."""
+        return self.socket.fileno() if hasattr(self, "socket") else -1
+
     def doConnect(self) -> None:
         """Hear that the connection is there, or cannot be."""
         number = self.socket.connect_ex(self.realAddress)
@@ -95,6 +104,7 @@ class Client(JoinableConnection, tcp.Client):
         connector, self.connector = self.connector, _NOBODY
         protocol = connector.buildProtocol(self.getPeer())
         self.connected = 1
+        del self.fileno  # the socket has it
         self.protocol = protocol or Protocol()
         if protocol is None:
             self.loseConnection()

@@ -210,6 +210,8 @@ class SecureConnection(SocketConnection):
     def _readAgain(self) -> Why:
         """Read what could not be read before something was written."""
         self._readWantsWrite = False
+        if self._readEnded:
+            return None
         why: Why = self.doRead()
         if why is CONNECTION_DONE:
             self.stopReading()

@@ -279,6 +279,13 @@ class EveryByteTests(JoinCase):
             [(False, "finish"), (True, 16300), (True, 1200), (False, "pump")],
             [0, WANT_WRITE],
         )
+        @example(
+            (True, True),
+            NearWire,
+            5000,
+            [(True, "finish"), (False, "pump"), (False, "finish")],
+            [WANT_WRITE, WANT_WRITE],
+        )
         @given(
             st.sampled_from(SECURED),
             st.sampled_from([Wire, NearWire]),
