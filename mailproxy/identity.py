@@ -5,8 +5,8 @@ the account lives, or any store.
 """
 
 import json
+import re
 import secrets
-import unicodedata
 from base64 import urlsafe_b64decode
 from hashlib import blake2s
 from typing import Any
@@ -88,13 +88,12 @@ def _validate(name: str) -> None:
         raise InvalidIdentifier("empty")
     if len(name.encode("utf-8", "surrogatepass")) > MAX_IDENTIFIER:
         raise InvalidIdentifier(f"over {MAX_IDENTIFIER} bytes")
-    for character in name:
-        if character == '"' or character.isspace() or unicodedata.category(character) in _UNUSABLE:
-            raise InvalidIdentifier("holds a control character, space or double quote")
+    if _UNUSABLE.search(name) is not None:
+        raise InvalidIdentifier("holds a control character, space or double quote")
 
 
-_UNUSABLE = frozenset({"Cc", "Cs"})
-"""Control characters, and lone surrogates (which a JSON token may hold and UTF-8 may not)."""
+_UNUSABLE = re.compile(r'["\s\x00-\x1f\x7f-\x9f\ud800-\udfff]')
+"""With control characters and spaces, lone surrogates, which JSON may hold and UTF-8 may not."""
 
 
 def _sessionWarrant(token: bytes) -> str | None:

@@ -8,7 +8,6 @@ import enum
 from collections.abc import Collection
 
 import attrs
-from twisted.internet.defer import Deferred
 
 from mailproxy.config.stores import OnError
 from mailproxy.errors import MappingError
@@ -55,14 +54,11 @@ class Router:
         self.cache, self.destinations, self.default = cache, frozenset(destinations), default
         self._onError = onError
 
-    def route(self, identifier: str | None) -> Deferred[Route]:
+    async def route(self, identifier: str | None) -> Route:
         """Decide where a login goes; None is a login that names nobody.
 
         :raises MappingError: when the store cannot tell and the operator wants such logins refused.
         """
-        return Deferred.fromCoroutine(self._route(identifier))
-
-    async def _route(self, identifier: str | None) -> Route:
         if identifier is None:
             return Route(self.default, Ground.NAMELESS)
         try:
@@ -71,11 +67,8 @@ class Router:
             return self._withoutStore(identifier, error)
         return self.judge(identifier, destination)
 
-    def preview(self, identifier: str) -> Deferred[Route]:
+    async def preview(self, identifier: str) -> Route:
         """Decide as `route` would now, without filling the cache."""
-        return Deferred.fromCoroutine(self._preview(identifier))
-
-    async def _preview(self, identifier: str) -> Route:
         try:
             return self.judge(identifier, await self.cache.inquire(identifier))
         except MappingError as error:

@@ -4,7 +4,7 @@ Knows the order of things and what each failure means to the client; must not kn
 words, how a backend is reached or how bytes are bridged.
 """
 
-from collections.abc import Coroutine, Mapping
+from collections.abc import Awaitable, Coroutine, Mapping
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -138,7 +138,7 @@ class Session:
             backend = await self._round(within(clock, patience, server.nextLogin()))
         return backend
 
-    async def _round(self, reading: Deferred[Login]) -> ProxyClient | None:
+    async def _round(self, reading: Awaitable[Login]) -> ProxyClient | None:
         """Bring one login to its end; with this call everything goes that holds the password."""
         login = await reading
         backend, target, result = await self._attempt(login)

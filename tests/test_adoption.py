@@ -4,6 +4,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 
 from mailproxy.adoption import SOURCE_GRACE, LocalAdopter
 from mailproxy.mapping.interfaces import IMappingSource, Revision
+from mailproxy.routing import Route
 from tests.mapping.test_file import atOnce
 from tests.test_proxy import TEXT
 from tests.test_reload import OTHER_STORE, REDIS, PooledSource, ReloadCase
@@ -19,8 +20,8 @@ class SourceTests(ReloadCase):
 
     def home(self, identifier: str) -> str:
         """Where the next login goes."""
-        route = self.proxy.runtime.router.route(identifier)
-        return self.successResultOf(route).destination
+        route: Route = self.successResultOf(self.proxy.runtime.router.route(identifier))
+        return route.destination
 
     def test_sameStoreIsRevised(self) -> None:
         """It serves on, by the configuration in force; what is remembered stays."""
@@ -62,7 +63,7 @@ class SourceTests(ReloadCase):
     def test_lookupUnderWayIsAskedAgain(self) -> None:
         """Nobody gets an answer that the old store gives late."""
         self.source.pending = Deferred()
-        waiting = self.proxy.runtime.router.route("ann")
+        waiting = Deferred.fromCoroutine(self.proxy.runtime.router.route("ann"))
         self.replace(PooledSource("new"))
         self.source.pending.callback("old")
         self.assertEqual(self.successResultOf(waiting).destination, "new")

@@ -25,6 +25,7 @@ from mailproxy.mapping.interfaces import (
     IWritableMappingSource,
 )
 from mailproxy.proxy import Proxy
+from mailproxy.routing import Route
 from tests.test_registry import FakeSession
 
 
@@ -107,7 +108,8 @@ class ControlCase(SynchronousTestCase):
 
     def login(self, identifier: str) -> str:
         """Where a login would go; it fills the cache."""
-        return self.successResultOf(self.proxy.runtime.router.route(identifier)).destination
+        route: Route = self.successResultOf(self.proxy.runtime.router.route(identifier))
+        return route.destination
 
     def begin(self, name: str, identifier: str | None, destination: str | None) -> FakeSession:
         """Have a session accepted and routed."""

@@ -52,7 +52,8 @@ class RouterCase(SynchronousTestCase):
 
     def route(self, identifier: str | None, onError: OnError = OnError.STALE) -> Route:
         """Route at once."""
-        return self.successResultOf(self.router(onError).route(identifier))
+        found: Route = self.successResultOf(self.router(onError).route(identifier))
+        return found
 
     def fail_(self) -> None:
         """Let the store fail, and what was answered expire."""

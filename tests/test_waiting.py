@@ -1,6 +1,6 @@
 """Bounds for waiting: in time, too late, or given up."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IDelayedCall
@@ -38,9 +38,19 @@ class WithinTests(SynchronousTestCase):
         finally:
             self.ended = True
 
+    def begin(
+        self, clock: Clock, seconds: float, work: Coroutine[Deferred[str], object, str]
+    ) -> Deferred[str]:
+        """Await some work with an end to its time."""
+
+        async def owner() -> str:
+            return await within(clock, seconds, work)
+
+        return Deferred.fromCoroutine(owner())
+
     def test_anAnswerInTimeIsGiven(self) -> None:
         """And no timer is left."""
-        result = within(self.clock, 5, self.work())
+        result = self.begin(self.clock, 5, self.work())
         self.clock.advance(4.9)
         self.answer.callback("here")
         self.assertEqual(self.successResultOf(result), "here")
@@ -48,14 +58,14 @@ class WithinTests(SynchronousTestCase):
 
     def test_aFailureIsGiven(self) -> None:
         """As it is: it is no timeout."""
-        result = within(self.clock, 5, self.work())
+        result = self.begin(self.clock, 5, self.work())
         self.answer.errback(ValueError("ours"))
         self.failureResultOf(result, ValueError)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_lateWorkIsCancelled(self) -> None:
         """It is told to stop, cleans up, and the owner hears of the time."""
-        result = within(self.clock, 5, self.work())
+        result = self.begin(self.clock, 5, self.work())
         self.clock.advance(4.9)
         self.assertNoResult(result)
         self.clock.advance(0.1)
@@ -72,13 +82,13 @@ class WithinTests(SynchronousTestCase):
             except CancelledError:
                 return "too late"
 
-        result = within(self.clock, 5, stubborn())
+        result = self.begin(self.clock, 5, stubborn())
         self.clock.advance(5)
         self.failureResultOf(result, TimedOut)
 
     def test_givingUpIsNoTimeout(self) -> None:
         """Who cancels the wait cancels the work, hears CancelledError, and leaves no timer."""
-        result = within(self.clock, 5, self.work())
+        result = self.begin(self.clock, 5, self.work())
         result.cancel()
         self.failureResultOf(result, CancelledError)
         self.assertTrue(self.ended)
@@ -87,7 +97,7 @@ class WithinTests(SynchronousTestCase):
     def test_noTimeLeftIsATimeout(self) -> None:
         """Zero or less: work that is not done at once is late."""
         for seconds in (0, -1):
-            result = within(self.clock, seconds, self.work())
+            result = self.begin(self.clock, seconds, self.work())
             self.clock.advance(0)
             self.failureResultOf(result, TimedOut)
             self.answer = Deferred()
@@ -95,7 +105,60 @@ class WithinTests(SynchronousTestCase):
     def test_workThatNeedsNoTimeIsInTime(self) -> None:
         """What is done at once is done, whatever the time."""
         self.answer.callback("here")
-        self.assertEqual(self.successResultOf(within(self.clock, 0, self.work())), "here")
+        self.assertEqual(self.successResultOf(self.begin(self.clock, 0, self.work())), "here")
+
+    def test_manyWaitsHaveOneTimer(self) -> None:
+        """Of those that last equally long; each ends at its own time all the same."""
+        answers = [Deferred[str]() for _ in range(4)]
+        results = []
+        for answer in answers:
+            self.answer = answer
+            results.append(self.begin(self.clock, 5, self.work()))
+            self.clock.advance(1)
+        self.assertEqual(len(self.clock.getDelayedCalls()), 1)
+        answers[1].callback("here")
+        self.clock.advance(1)
+        self.failureResultOf(results[0], TimedOut)
+        self.clock.advance(1.5)
+        self.assertNoResult(results[2])
+        self.clock.advance(0.5)
+        self.failureResultOf(results[2], TimedOut)
+        self.assertNoResult(results[3])
+        answers[3].callback("here")
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_theEndOfOneMayEndAnother(self) -> None:
+        """Which is then in time: it is not cancelled as well."""
+        other: Deferred[str] = Deferred(lambda _: self.fail("it is over"))
+        first = Deferred[str](lambda _: other.callback("here"))
+        results = []
+        for answer in (first, other):
+            self.answer = answer
+            results.append(self.begin(self.clock, 5, self.work()))
+        self.clock.advance(5)
+        self.failureResultOf(results[0], TimedOut)
+        self.assertEqual(self.successResultOf(results[1]), "here")
+
+    def test_workThatDoesNotStopHoldsNobodyUp(self) -> None:
+        """Who comes after it is still told of the end of the time."""
+        afterwards: Deferred[str] = Deferred()
+
+        async def stubborn() -> str:
+            try:
+                return await self.answer
+            except CancelledError:
+                return await afterwards
+
+        results = [self.begin(self.clock, 5, stubborn())]
+        self.clock.advance(5)
+        self.assertNoResult(results[0])
+        self.answer = Deferred()
+        results.append(self.begin(self.clock, 5, self.work()))
+        self.clock.advance(5)
+        self.failureResultOf(results[1], TimedOut)
+        afterwards.callback("too late")
+        self.failureResultOf(results[0], TimedOut)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
 
 
 class PauseTests(SynchronousTestCase):

@@ -183,4 +183,4 @@ class FleetCase(ConfigTestCase):
     def home(self, number: int, identifier: str) -> str:
         """Where a worker routes an account now."""
         route = self.proxyOf(number).runtime.router.route(identifier)
-        return str(self.result(route).destination)
+        return str(self.result(Deferred.fromCoroutine(route)).destination)
