@@ -24,7 +24,6 @@ from twisted.python.failure import Failure
 from mailproxy import openssl
 from mailproxy.config import Config, load, warnings
 from mailproxy.core import Core, Reload, makeAlone, makeParent, workerCount
-from mailproxy.demo import prepareTemporary
 from mailproxy.errors import ConfigError
 from mailproxy.eventloop import lighten
 from mailproxy.garbage import settle
@@ -114,7 +113,9 @@ def _setLimits() -> None:
 
 def _makeDemo(reactor: ProxyReactor) -> Whole:
     """Put a proxy in front of the demonstration's servers; what to try is said when all run."""
-    setup = prepareTemporary(reactor)
+    from mailproxy import demo  # brings Twisted's mail servers, which nobody else needs
+
+    setup = demo.prepareTemporary(reactor)
     whole = Whole()
     setup.service.setServiceParent(whole)
     _makeProxy(reactor, str(setup.configPath)).setServiceParent(whole)

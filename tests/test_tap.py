@@ -30,7 +30,7 @@ from twisted.python import usage
 from twisted.python.reflect import namedAny
 from zope.interface.verify import verifyObject
 
-from mailproxy import tap
+from mailproxy import demo, tap
 from mailproxy.demo import DemoSetup
 from mailproxy.logformat import asJSON, asText
 from mailproxy.logs import Logger
@@ -363,7 +363,7 @@ class DemoTests(TapCase):
         path = self.write("demo.toml", ENDPOINT)
         servers, inner = MultiService(), Service()
         inner.setServiceParent(servers)
-        self.patch(tap, "prepareTemporary", lambda reactor: DemoSetup(path, servers, "try this"))
+        self.patch(demo, "prepareTemporary", lambda reactor: DemoSetup(path, servers, "try this"))
         options = Options()
         options.parseOptions(["--demo"])
         service = makeService(options)
