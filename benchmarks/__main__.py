@@ -16,7 +16,7 @@ from benchmarks.chart import Group, draw
 from benchmarks.contenders import Contender, Effort, Setting, everybody
 from benchmarks.figures import Section, judge
 from benchmarks.report import asJSON, asText, goalsText
-from benchmarks.sections import CHARTED, GOALS, SECTIONS
+from benchmarks.sections import CHARTED, GOALS, SECTIONS, USUAL
 
 FULL = Effort(
     rounds=5,
@@ -28,6 +28,7 @@ FULL = Effort(
     sessions=10_000,
     others=2000,
     lookups=20_000,
+    soak=1_000_000,
 )
 QUICK = Effort(
     rounds=3,
@@ -39,6 +40,7 @@ QUICK = Effort(
     sessions=200,
     others=200,
     lookups=5000,
+    soak=1000,
 )
 
 
@@ -50,7 +52,7 @@ def main() -> None:
     contenders = everybody(arguments.also)
     setting = Setting(QUICK if arguments.quick else FULL, contenders)
     began, sections = time.monotonic(), []
-    for name in arguments.only or SECTIONS:
+    for name in arguments.only or USUAL:
         sections.append(SECTIONS[name](setting))
         _print(asText(sections[-1]))
     verdicts = judge(sections, GOALS)

@@ -47,6 +47,7 @@ class Effort:
     :ivar seconds: for which HTTP requests are sent in one run.
     :ivar sessions: idle ones in mailproxy; `others` in the other proxies.
     :ivar lookups: identifiers that are looked up.
+    :ivar soak: logins of one process.
     """
 
     rounds: int
@@ -58,6 +59,7 @@ class Effort:
     sessions: int
     others: int
     lookups: int
+    soak: int
 
 
 @attrs.frozen

@@ -3,6 +3,7 @@
 In turn, since a machine's speed changes from minute to minute; what changes then changes for all.
 """
 
+import sys
 import time
 from collections.abc import Iterator, Sequence
 
@@ -13,6 +14,10 @@ from benchmarks.traffic import Stalled
 from benchmarks.work import Line, Load
 
 __all__ = ["Runner", "Sample", "play"]
+
+TRIES = 3
+"""Runs of a load after which a proxy that fails is held to be unable: one resets a connection in
+tens of thousands, and a quarter of an hour of figures is not to be lost for it."""
 
 
 @attrs.frozen
@@ -61,15 +66,26 @@ def play(
 
 
 def run(scene: str, load: Load, runner: Runner) -> Sample:
-    """Run a load once; what goes wrong is told with where it did."""
-    try:
-        with load.ready(runner.line) as work:
-            before, began = _cpu(runner), time.perf_counter()
-            work()
-            wall, after = time.perf_counter() - began, _cpu(runner)
-    except (OSError, EOFError, Stalled) as error:
-        error.add_note(f"in {scene}: {load.key}, {runner.title}")
-        raise
+    """Run a load; a run that goes wrong does not count, and is told of.
+
+    :raises OSError, EOFError, Stalled: when it has gone wrong `TRIES` times.
+    """
+    for left in reversed(range(TRIES)):
+        try:
+            return _run(scene, load, runner)
+        except (OSError, EOFError, Stalled) as error:
+            error.add_note(f"in {scene}: {load.key}, {runner.title}")
+            if not left:
+                raise
+            sys.stderr.write(f"once more: {scene}, {load.key}, {runner.title}: {error}\n")
+    raise AssertionError("it has run, or failed for good")
+
+
+def _run(scene: str, load: Load, runner: Runner) -> Sample:
+    with load.ready(runner.line) as work:
+        before, began = _cpu(runner), time.perf_counter()
+        work()
+        wall, after = time.perf_counter() - began, _cpu(runner)
     spent = [after[pid] - before.get(pid, 0.0) for pid in after]
     cpu, busiest = (sum(spent), max(spent)) if spent else (None, None)
     return Sample(scene, load.key, runner.title, cpu, busiest, wall, load.amount)

@@ -13,12 +13,13 @@ from benchmarks.idle import idle
 from benchmarks.lookups import lookups
 from benchmarks.rounds import play
 from benchmarks.servers import StandIn, startDovecot
+from benchmarks.soak import soak
 from benchmarks.units import figuresOf
 from benchmarks.work import Download, Load, Logins, Messages, Upload
 from benchmarks.workers import ONE, TWO, workers
 from tests.integration.certificates import Authority
 
-__all__ = ["CHARTED", "GOALS", "SECTIONS"]
+__all__ = ["CHARTED", "GOALS", "SECTIONS", "USUAL"]
 
 
 def handshakes(setting: Setting) -> Section:
@@ -90,7 +91,11 @@ SECTIONS: Mapping[str, Callable[[Setting], Section]] = {
     "idle": idle,
     "lookups": lookups,
     "workers": workers,
+    "soak": soak,
 }
+
+USUAL = tuple(name for name in SECTIONS if name != "soak")
+"""What is measured where nothing is named."""
 
 GOALS = (
     Goal("handshakes", "login_cpu", "Dovecot", 1.0),
