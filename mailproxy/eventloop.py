@@ -1,8 +1,9 @@
 """Twisted's epoll reactor with less work per event.
 
 For each event that reactor sets a logging context up, which no event of ours looks at; on a bridge
-that is as much as the rest of its work. Here a descriptor's methods are just called. Nothing else
-changes, and any other reactor stays as it is: who picks one by `twistd --reactor` gets it.
+that is as much as the rest of its work. Here a descriptor's methods are just called; and
+whether the other end has gone cleanly is for a read to tell. Nothing else changes, and any other
+reactor stays as it is: who picks one by `twistd --reactor` gets it.
 """
 
 import sys
@@ -10,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.epollreactor import EPollReactor
-from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
+from twisted.internet.main import CONNECTION_LOST
 
 from mailproxy.logs import Logger
 
@@ -44,32 +45,49 @@ def _makeIteration(reactor: Any) -> Callable[[float | None], None]:
     A descriptor that is closed in a turn may have its number used again before the turn is over: an
     event belongs to who was there when it came.
     """
-    poll, find, reads = reactor._poller.poll, reactor._selectables.get, reactor._reads
-    disconnect = reactor._disconnectSelectable
+    poll, find = reactor._poller.poll, reactor._selectables.get
+    serve, disconnect = _makeServing(reactor), reactor._disconnectSelectable
 
     def doIteration(timeout: float | None) -> None:
         events = poll(-1 if timeout is None else timeout, BATCH)
         for selectable, number, event in [(find(each[0]), *each) for each in events]:
             if selectable is None or find(number) is not selectable:
                 continue
-            why: Any = None
-            isRead = False
             try:
-                if event & _IN:
-                    isRead = True
-                    why = selectable.doRead()
-                    if not why and event & _OUT and find(number) is selectable:
-                        isRead = False
-                        why = selectable.doWrite()
-                elif event & _GONE:
-                    isRead = number in reads
-                    why = CONNECTION_DONE if isRead else CONNECTION_LOST
+                if event == _IN:
+                    why, isRead = selectable.doRead(), True
+                elif event == _OUT:
+                    why, isRead = selectable.doWrite(), False
                 else:
-                    why = selectable.doWrite()
+                    why, isRead = serve(selectable, number, event)
             except BaseException:
                 log.failure("a connection met a bug")
-                why = sys.exc_info()[1]
+                why, isRead = sys.exc_info()[1], False
             if why:
                 disconnect(selectable, why, isRead)
 
     return doIteration
+
+
+def _makeServing(reactor: Any) -> Callable[[Any, int, int], tuple[Any, bool]]:
+    """Make what serves the rarer events: both at once, or an other end that is gone.
+
+    That the other end is gone is for a read to tell, where one is wanted: how it has gone, and what
+    it had said before. Twisted takes it for a clean end.
+    """
+    find, reads = reactor._selectables.get, reactor._reads
+
+    def serve(selectable: Any, number: int, event: int) -> tuple[Any, bool]:
+        """Tell why the descriptor is gone, if so, and whether a read has told that."""
+        isGone = event & _GONE
+        if event & _IN or (isGone and number in reads):
+            why = selectable.doRead()
+            if why or find(number) is not selectable:
+                return why, True
+            if event & _OUT:
+                return selectable.doWrite(), False
+            # Nothing was to be read, and nothing will be: it would be told so for ever.
+            return None if event & _IN else CONNECTION_LOST, False
+        return CONNECTION_LOST if isGone else selectable.doWrite(), False
+
+    return serve

@@ -2,6 +2,8 @@
 
 import os
 import socket
+import struct
+from types import SimpleNamespace
 from typing import Any, cast
 
 from twisted.internet.epollreactor import EPollReactor
@@ -176,6 +178,71 @@ class TwistedsEventTests(EventTests):
     """The same with Twisted's own loop: so it is the same."""
 
     light = False
+
+
+class GoneTests(LoopCase):
+    """The other end has gone, and epoll says that alone: there is nothing left to be read."""
+
+    def gone(self) -> Watched:
+        """Make a descriptor, read from, that the other end of has gone: a pipe says just that."""
+        near, far = os.pipe()
+        os.close(far)
+        watched = Watched(cast(Any, SimpleNamespace(fileno=lambda: near)))
+        self.addCleanup(os.close, near)
+        self.reactor.addReader(cast(Any, watched))
+        return watched
+
+    def test_aReadTellsHow(self) -> None:
+        """A loss is not taken for an end, nor an end for a loss."""
+        for why, told in ((ConnectionDone, "ended"), (ConnectionLost, "lost")):
+            watched = self.gone()
+            watched.answers = [why()]
+            for _ in range(2):
+                self.turn()
+            self.assertEqual(watched.notes, ["read", (told, why)])
+
+    def test_whoFindsNothingIsLost(self) -> None:
+        """It would be told the same in every turn."""
+        watched = self.gone()
+        for _ in range(2):
+            self.turn()
+        self.assertEqual(watched.notes, ["read", ("lost", ConnectionLost)])
+
+    def test_whoLeavesIsLeft(self) -> None:
+        """Who has closed itself while reading hears no more."""
+        watched = self.gone()
+        watched.answers = [lambda: self.reactor.removeReader(cast(Any, watched))]
+        for _ in range(2):
+            self.turn()
+        self.assertEqual(watched.notes, ["read"])
+
+    def test_aResetTellsItselfAfterTheLastWords(self) -> None:
+        """On a socket: who reads has what came before, and the true reason."""
+        listening = socket.create_server(("127.0.0.1", 0))
+        far = socket.create_connection(listening.getsockname())
+        near, _ = listening.accept()
+        for each in (listening, near):
+            self.addCleanup(each.close)
+        near.setblocking(False)
+        watched, found = Watched(near), list[object]()
+
+        def read() -> object:
+            try:
+                found.append(near.recv(5))
+            except ConnectionResetError:
+                return ConnectionLost()
+            return None
+
+        watched.answers = [read] * 3
+        self.reactor.addReader(cast(Any, watched))
+        self.reactor.addWriter(cast(Any, watched))
+        far.send(b"words")
+        far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        far.close()
+        for _ in range(3):
+            self.turn()
+        self.assertEqual(found[0], b"words")
+        self.assertEqual(watched.notes[-1], ("lost", ConnectionLost))
 
 
 class ReuseTests(LoopCase):
