@@ -26,6 +26,10 @@ RECORD = 16384
 """Bytes of the longest record (RFC 8446, section 5.1): a read that has room for them leaves none
 behind, so whatever is still to be read is in the socket, where the reactor sees it."""
 
+LACKING = (AttributeError, TypeError)
+"""What is raised where pyOpenSSL or its binding is not as we know it: something is gone, or takes
+something else."""
+
 WANT_READ, WANT_WRITE, ENDED, BROKEN = -1, -2, -3, -4
 """What an engine's functions give instead of a count: try again when the socket can be read, or
 written; the peer has said that nothing follows (close-notify); no byte can pass any more, be it for
@@ -145,7 +149,7 @@ def _meaning(lib: Any) -> Callable[[Any, int], int]:
     def meaning(handle: Any, result: int) -> int:
         found = meanings.get(getError(handle, result), BROKEN)
         if found == BROKEN:
-            clear()  # else they would be taken for the next connection's
+            clear()  # OpenSSL before 4.0 would take them for the next connection's
         return found
 
     return meaning
@@ -208,30 +212,9 @@ def choose(binding: Any = SSL) -> Engine:
     try:
         found = direct(binding)
         found.handle(SSL.Connection(SSL.Context(SSL.TLS_METHOD)))
-    except AttributeError:
+    except LACKING:
         return public()
     return found
-
-
-def expectName(context: SSL.Context, name: str, isAddress: bool, binding: Any = SSL) -> bool:
-    """Have OpenSSL itself check that a peer's certificate is for a name (RFC 9525).
-
-    The names are those of the certificate's extension alone, a wildcard stands for one whole label.
-
-    :returns: whether it will; else it is still to be done.
-    """
-    if not name or name.startswith("."):
-        return False  # to OpenSSL, any name and any name below
-    try:
-        lib, handle = binding._lib, context._context
-        flags = lib.X509_CHECK_FLAG_NEVER_CHECK_SUBJECT | lib.X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS
-        parameters = lib.SSL_CTX_get0_param(handle)
-        lib.X509_VERIFY_PARAM_set_hostflags(parameters, flags)
-        expected = ipaddress.ip_address(name).packed if isAddress else name.encode("ascii")
-        expect = lib.X509_VERIFY_PARAM_set1_ip if isAddress else lib.X509_VERIFY_PARAM_set1_host
-        return bool(expect(parameters, expected, len(expected)) == 1)
-    except (AttributeError, TypeError, ValueError):
-        return False
 
 
 engine = choose()
@@ -245,8 +228,37 @@ def setGroups(context: SSL.Context, groups: Sequence[str], binding: Any = SSL) -
 
     :returns: whether OpenSSL knows all of them; None when it cannot be told.
     """
-    setList = getattr(getattr(binding, "_lib", None), "SSL_CTX_set1_curves_list", None)
-    handle = getattr(context, "_context", None)
-    if setList is None or handle is None:
+    names = ":".join(groups).encode()
+    try:
+        lib, handle = binding._lib, context._context
+        known = lib.SSL_CTX_set1_curves_list(handle, names) == 1
+        lib.ERR_clear_error()  # as with any connection's
+    except LACKING:
         return None
-    return bool(setList(handle, ":".join(groups).encode()) == 1)
+    return bool(known)
+
+
+def expectName(context: SSL.Context, name: str, isAddress: bool, binding: Any = SSL) -> bool:
+    """Have OpenSSL itself check that a peer's certificate is for a name (RFC 9525).
+
+    The names are those of the certificate's extension alone, a wildcard stands for one whole label.
+
+    :returns: whether it will; else it is still to be done.
+    """
+    if not name or name.startswith("."):
+        return False  # to OpenSSL, any name and any name below
+    try:
+        expected = ipaddress.ip_address(name).packed if isAddress else name.encode("ascii")
+    except ValueError:
+        return False
+    try:
+        lib, handle = binding._lib, context._context
+        flags = lib.X509_CHECK_FLAG_NEVER_CHECK_SUBJECT | lib.X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS
+        parameters = lib.SSL_CTX_get0_param(handle)
+        lib.X509_VERIFY_PARAM_set_hostflags(parameters, flags)
+        expect = lib.X509_VERIFY_PARAM_set1_ip if isAddress else lib.X509_VERIFY_PARAM_set1_host
+        taken = expect(parameters, expected, len(expected)) == 1
+        lib.ERR_clear_error()
+    except LACKING:
+        return False
+    return bool(taken)

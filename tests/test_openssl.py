@@ -2,7 +2,7 @@
 
 import socket
 from types import SimpleNamespace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -43,6 +43,12 @@ class Line:
         """Close both sockets."""
         for each in self.sockets:
             each.close()
+
+
+def leaveAnError() -> None:
+    """Put something into OpenSSL's list of errors, as a call does that nobody asks about."""
+    context = vars(SSL.Context(SSL.TLS_METHOD))["_context"]
+    vars(SSL)["_lib"].SSL_CTX_set_cipher_list(context, b"nonesuch")
 
 
 def _cut(line: Line) -> None:
@@ -190,6 +196,14 @@ class EngineContract:
         self.assertEqual(self.engine.read(other.server), WANT_READ)
         self.assertEqual(self.engine.send(other.server, b"fine"), 4)
 
+    def test_noErrorIsLeftBehind(self: Any) -> None:
+        """OpenSSL keeps one list for all, and before 4.0 took what is in it for the next one's."""
+        lib = vars(SSL)["_lib"]
+        line = self.line()
+        line.sockets[0].send(b"this is no record at all")
+        self.assertEqual(self.engine.read(line.server), BROKEN)
+        self.assertEqual(lib.ERR_peek_error(), 0)
+
     def test_aForgedRecordIsNotRead(self: Any) -> None:
         """A byte that was changed on its way breaks the connection."""
         line = self.line()
@@ -226,6 +240,15 @@ class DirectTests(EngineContract, SynchronousTestCase):
 
     engine = openssl.direct()
 
+    def test_aHandshakesErrorsAreNotTheConnections(self) -> None:
+        """What one that went well has left behind is gone before the first record."""
+        line = self.line()
+        lib = vars(SSL)["_lib"]
+        leaveAnError()
+        self.assertNotEqual(lib.ERR_peek_error(), 0)
+        self.assertEqual(self.engine.read(self.engine.handle(line.ends[1])), WANT_READ)
+        self.assertEqual(lib.ERR_peek_error(), 0)
+
 
 class PublicTests(EngineContract, SynchronousTestCase):
     """The engine that keeps to what pyOpenSSL promises."""
@@ -250,6 +273,11 @@ class ChoiceTests(SynchronousTestCase):
         self.patch(openssl, "SSL", SimpleNamespace(**strangers))
         self.assertEqual(openssl.choose(SSL).name, "public")
 
+    def test_thePublicOneWhereSomethingIsOtherwise(self) -> None:
+        """A function that takes something else."""
+        changed = SimpleNamespace(_lib=vars(SSL)["_lib"], _ffi=SimpleNamespace(new=lambda: None))
+        self.assertEqual(openssl.choose(changed).name, "public")
+
 
 class GroupTests(SynchronousTestCase):
     """Key exchange groups."""
@@ -260,11 +288,19 @@ class GroupTests(SynchronousTestCase):
         self.assertIs(openssl.setGroups(context, ("X25519", "secp256r1")), True)
         self.assertIs(openssl.setGroups(context, ("X25519", "nonesuch")), False)
 
+    def test_aMistakeBreaksNoConnection(self) -> None:
+        """A reload that is refused for an unknown group leaves no error to be taken for theirs."""
+        context = SSL.Context(SSL.TLS_METHOD)
+        self.assertIs(openssl.setGroups(context, ("x" * 100,)), False)
+        self.assertEqual(vars(SSL)["_lib"].ERR_peek_error(), 0)
+
     def test_withoutAWayNothingIsTold(self) -> None:
         """And nothing is changed."""
         context = SSL.Context(SSL.TLS_METHOD)
         for lacking in (SimpleNamespace(), SimpleNamespace(_lib=object())):
             self.assertIsNone(openssl.setGroups(context, ("X25519",), lacking))
+        stranger = cast(SSL.Context, SimpleNamespace(_context="another kind of handle"))
+        self.assertIsNone(openssl.setGroups(stranger, ("X25519",)))
 
 
 class NameTests(SynchronousTestCase):
@@ -282,6 +318,8 @@ class NameTests(SynchronousTestCase):
         context = SSL.Context(SSL.TLS_METHOD)
         for lacking in (SimpleNamespace(), SimpleNamespace(_lib=object())):
             self.assertFalse(openssl.expectName(context, "mail.example.com", False, lacking))
+        stranger = cast(SSL.Context, SimpleNamespace(_context="another kind of handle"))
+        self.assertFalse(openssl.expectName(stranger, "mail.example.com", False))
         lame = (("b\u00fccher.example", False), ("mail.example.com", True), ("", False))
         for name, isAddress in (*lame, (".example.com", False)):
             self.assertFalse(openssl.expectName(context, name, isAddress))

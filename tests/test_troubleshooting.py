@@ -25,7 +25,14 @@ from tests.http.support import GET, POST, HTTPCase, rules
 from tests.stage import LOGIN, OLD_HOST, Scene, StageCase
 from tests.test_control import ControlCase
 from tests.tls.handshake import OtherEnd
-from tests.tls.test_backend import BackendCase, authority, backendTLS, server, strangers
+from tests.tls.test_backend import (
+    BackendCase,
+    authority,
+    backendTLS,
+    issued,
+    server,
+    strangers,
+)
 
 PAGE = " ".join((Path(__file__).parents[1] / "docs/troubleshooting.rst").read_text().split())
 """The page, on one line."""
@@ -249,6 +256,11 @@ class BackendTLSTests(PageCase, BackendCase):
             "it is for 'www.example.com', not for mail.example.com",
             self.assertRefused(backendTLS(), other),
         )
+
+    def test_commonNameOnly(self) -> None:
+        """A certificate from when that was enough."""
+        text = self.assertRefused(backendTLS(), OtherEnd(issued("mail.example.com").use))
+        self.assertPromised("its common name 'mail.example.com' does not count", text)
 
 
 class BackendStartTLSTests(PageCase, StageCase):

@@ -32,7 +32,14 @@ from mailproxy.config.certificates import Read
 from mailproxy.config.model import Destination, TLSProtocols
 from mailproxy.config.values import isIPAddress
 from mailproxy.openssl import ISocketTLS
-from mailproxy.tls.contexts import UNREADABLE, KeyPair, dnsNames, makeContext, setGroups
+from mailproxy.tls.contexts import (
+    UNREADABLE,
+    KeyPair,
+    commonNames,
+    hostNames,
+    makeContext,
+    setGroups,
+)
 from mailproxy.tls.failures import CertificateRefused, quoted
 
 GROUPS = ("X25519", "secp256r1", "secp384r1", "secp521r1", "X448")
@@ -278,7 +285,8 @@ class BackendTLS:
             if self._trusting and not valid:
                 raise self._refusal(certificate, code)
             if depth == 0:
-                self.judge(certificate.to_cryptography())
+                if not self._nameIsChecked:  # else nothing is left to be looked at
+                    self.judge(certificate.to_cryptography())
                 connection.accepted = True
         except UNREADABLE as error:
             raise CertificateRefused("it cannot be read") from error
@@ -291,7 +299,15 @@ class BackendTLS:
         return CertificateRefused(_REASONS.get(code, f"OpenSSL's verification error {code}"))
 
     def _mismatch(self, certificate: x509.Certificate) -> CertificateRefused:
-        return CertificateRefused(f"it is for {_shownNames(certificate)}, not for {self._name}")
+        """Say what it is for; that a common name was enough once is what its owner may not know."""
+        names, common = _shown(hostNames, certificate), _shown(commonNames, certificate)
+        found = f"it is for {names or 'no name'}, not for {self._name}"
+        if common and not names:
+            found += (
+                f": its common name {common} does not count (RFC 9525),"
+                " and it has no subject alternative name that is a host's"
+            )
+        return CertificateRefused(found)
 
     def _checkPin(self, certificate: x509.Certificate, pin: bytes) -> None:
         """Compare the certificate's fingerprint with the pinned one."""
@@ -302,6 +318,8 @@ class BackendTLS:
     def _checkName(self, certificate: x509.Certificate) -> None:
         """Check that the certificate is for the server that we mean (RFC 9525)."""
         verify = verify_certificate_ip_address if self._isAddress else verify_certificate_hostname
+        if not hostNames(certificate):
+            raise self._mismatch(certificate)
         try:
             verify(certificate, self._name)
         except service_identity.VerificationError as error:
@@ -345,11 +363,13 @@ def _legacySuites(protocols: TLSProtocols) -> str:
     return ":!".join(("DEFAULT", "aNULL", "eNULL", "PSK", "SRP", *removed))
 
 
-def _shownNames(certificate: x509.Certificate) -> str:
-    """List a peer's names for a message."""
+def _shown(
+    namesOf: Callable[[x509.Certificate], tuple[str, ...]], certificate: x509.Certificate
+) -> str:
+    """List names of a peer's for a message."""
     try:
-        names = dnsNames(certificate)
+        names = namesOf(certificate)
     except ValueError:
         names = ()
     shown = ", ".join(quoted(name) for name in names[:_SHOWN_NAMES])
-    return (shown + " and more" if len(names) > _SHOWN_NAMES else shown) or "no name"
+    return shown + " and more" if len(names) > _SHOWN_NAMES else shown

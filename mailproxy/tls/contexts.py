@@ -144,12 +144,34 @@ def dnsNames(certificate: x509.Certificate) -> tuple[str, ...]:
 
     :raises ValueError: when its extensions cannot be read.
     """
+    names = _alternativeNames(certificate)
+    found = names.get_values_for_type(x509.DNSName) if names is not None else ()
+    return tuple(found) or commonNames(certificate)
+
+
+def hostNames(certificate: x509.Certificate) -> tuple[str, ...]:
+    """List the DNS names and IP addresses that a certificate is for; its common name is none.
+
+    :raises ValueError: when its extensions cannot be read.
+    """
+    names = _alternativeNames(certificate)
+    if names is None:
+        return ()
+    addresses = (str(each) for each in names.get_values_for_type(x509.IPAddress))
+    return (*names.get_values_for_type(x509.DNSName), *addresses)
+
+
+def commonNames(certificate: x509.Certificate) -> tuple[str, ...]:
+    """List a certificate's common names; there is one as a rule."""
+    common = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    return tuple(str(attribute.value) for attribute in common)
+
+
+def _alternativeNames(certificate: x509.Certificate) -> x509.SubjectAlternativeName | None:
     try:
-        extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
-        names = tuple(extension.value.get_values_for_type(x509.DNSName))
+        extensions = certificate.extensions
+        return extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
-        names = ()
+        return None
     except UNREADABLE as error:
         raise ValueError("a certificate with malformed extensions") from error
-    common = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
-    return names or tuple(str(attribute.value) for attribute in common)

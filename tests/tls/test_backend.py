@@ -9,6 +9,7 @@ from pathlib import Path
 
 import trustme
 from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 from OpenSSL import SSL
@@ -94,6 +95,24 @@ def selfSigned(extension: x509.ExtensionType) -> x509.Certificate:
         pair.not_valid_after_utc
     )
     return lasting.add_extension(extension, critical=False).sign(key, SHA256())
+
+
+def issued(commonName: str, *extensions: x509.ExtensionType) -> KeyPair:
+    """A certificate of the test authority's with just these extensions, and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    signing = serialization.load_pem_private_key(authority.private_key_pem.bytes(), None)
+    assert isinstance(signing, ec.EllipticCurvePrivateKey)
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, commonName)])
+    now = datetime.datetime.now(datetime.UTC)
+    builder = (
+        x509.CertificateBuilder(root(authority).subject, subject, key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+    )
+    for extension in extensions:
+        builder = builder.add_extension(extension, critical=False)
+    return KeyPair(builder.sign(signing, SHA256()), (), key)
 
 
 @implementer(ISystemHandle)
@@ -187,6 +206,44 @@ class VerificationTests(BackendCase):
         self.assertIn(
             "not for mail.example.com", self.assertRefused(backendTLS(), server(certificate=other))
         )
+
+    def test_aCommonNameAloneIsNoName(self) -> None:
+        """The same without any other name, or any that a host can have; the line says why."""
+        mail = x509.SubjectAlternativeName([x509.RFC822Name("root@mail.example.com")])
+        for extensions in ((), (x509.SubjectAlternativeName([]),), (mail,)):
+            pair = issued("mail.example.com", *extensions)
+            for creator in (backendTLS(), backendTLS("192.0.2.1")):
+                text = self.assertRefused(creator, OtherEnd(pair.use))
+                self.assertIn(f"it is for no name, not for {creator._name}: its common name", text)
+                self.assertIn("'mail.example.com' does not count", text)
+                self.assertIn("it has no subject alternative name", text)
+
+    def test_aCertificateOfAddressesNamesThem(self) -> None:
+        """For who looks which address was meant, its common name is no hint."""
+        certificate = authority.issue_cert("192.0.2.7", common_name="mail.example.com")
+        text = self.assertRefused(backendTLS(), server(certificate=certificate))
+        self.assertTrue(text.endswith("it is for '192.0.2.7', not for mail.example.com"), text)
+
+    def test_aWildcardIsAWholeLabel(self) -> None:
+        """`f*.example.test` is nobody's name (RFC 9525, section 6.3), nor is a star further in."""
+        cases = (
+            ("f*.example.test", "foo.example.test"),
+            ("*o.example.test", "foo.example.test"),
+            ("*.example.test", "a.foo.example.test"),
+            ("foo.*.test", "foo.example.test"),
+        )
+        for pattern, name in cases:
+            names = x509.SubjectAlternativeName([x509.DNSName(pattern)])
+            pair = issued("own", names)
+            text = self.assertRefused(backendTLS(name), OtherEnd(pair.use))
+            self.assertIn(pattern, text)
+
+    def test_aCheckedNameIsNotReadAgain(self) -> None:
+        """Where OpenSSL looks at the name, nobody else parses the certificate."""
+        creator = backendTLS()
+        self.patch(creator, "judge", raiser(AssertionError("it was read")))
+        if creator._nameIsChecked:
+            self.assertAccepted(creator, server())
 
     def test_anAddressIsCheckedAndNotAskedFor(self) -> None:
         """For an IP address the certificate must name it, and no server name is sent (RFC 6066)."""
@@ -282,9 +339,9 @@ class VerificationTests(BackendCase):
         self.assertRefused(creator, server(certificate=stranger))
 
     def test_aCertificateThatCannotBeReadIsRefused(self) -> None:
-        """What cryptography cannot parse ends the handshake as any refusal does."""
+        """What cryptography cannot parse, but has to, ends the handshake as any refusal does."""
         for error in (ValueError("parse error"), x509.DuplicateExtension("", ALTERNATIVE_NAMES)):
-            creator = backendTLS()
+            creator = backendTLS(pin=fingerprint(leaf))
             self.patch(creator, "judge", raiser(error))
             self.assertIn("it cannot be read", self.assertRefused(creator, server()))
 
@@ -456,10 +513,12 @@ class ResumptionTests(BackendCase):
         """Where none was offered the server's certificate is judged before any byte passes."""
         for version in VERSIONS:
             creator, other = backendTLS(), server(only(version))
-            creator.remember(self.assertAccepted(creator, other).client.tls)
+            first = self.assertAccepted(creator, other)  # as garbage it would spoil its session
+            creator.remember(first.client.tls)
             self.patch(creator, "judge", self.refuse)
             self.patch(BackendConnection, "offered", property(lambda _: False, lambda *_: None))
             conversation = Conversation(creator, other)
+            self.assertTrue(reusedByOpenSSL(conversation.client.connection))
             self.assertEqual(conversation.client.application.received, b"")
             self.assertEqual(conversation.server.application.received, b"")
             self.assertFalse(conversation.client.application.shaken)

@@ -6,6 +6,7 @@ from typing import cast
 import trustme
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, x25519
+from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
@@ -20,7 +21,14 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mailproxy import openssl
 from mailproxy.errors import ConfigError
-from mailproxy.tls.contexts import KeyPair, dnsNames, makeContext, setGroups
+from mailproxy.tls.contexts import (
+    KeyPair,
+    commonNames,
+    dnsNames,
+    hostNames,
+    makeContext,
+    setGroups,
+)
 from tests.tls.handshake import Conversation, OtherEnd, protocols
 
 authority = trustme.CA()
@@ -157,3 +165,18 @@ class KeyPairTests(SynchronousTestCase):
         old = x509.load_pem_x509_certificate(address.cert_chain_pems[0].bytes())
         self.assertEqual(len(old.subject.get_attributes_for_oid(NameOID.COMMON_NAME)), 1)
         self.assertEqual(dnsNames(old), ("old.example.com",))
+        self.assertEqual((hostNames(old), commonNames(old)), (("127.0.0.1",), ("old.example.com",)))
+
+    def test_aCommonNameIsNoHosts(self) -> None:
+        """For who is asked whether a certificate is the right one; nor is a mail address."""
+        certificate = x509.load_pem_x509_certificate(leaf.cert_chain_pems[0].bytes())
+        self.assertEqual(hostNames(certificate), ("mail.example.com", "*.example.net"))
+        bare = KeyPair.generate("mail.invalid").certificate
+        builder = x509.CertificateBuilder(bare.issuer, bare.subject, bare.public_key(), 1)
+        key = ec.generate_private_key(ec.SECP256R1())
+        signed = (
+            builder.not_valid_before(bare.not_valid_before_utc)
+            .not_valid_after(bare.not_valid_after_utc)
+            .sign(key, SHA256())
+        )
+        self.assertEqual((hostNames(signed), commonNames(signed)), ((), ("mail.invalid",)))
