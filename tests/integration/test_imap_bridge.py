@@ -205,25 +205,43 @@ class BridgeTests(ProxyTestCase):
         # It is waited for once to say something, and once to close.
         self.assertEventually(gone, "it is still listed", 2 * CLOSE_GRACE + 5)
 
-    def test_keysMayChange(self) -> None:
-        """TLS 1.3's key update, asked for by the client in the middle of a session."""
+    def type_(self, version: str, *dialogue: tuple[str, bytes]) -> bytes:
+        """Log in with `openssl s_client`, whose commands are single letters, and type on.
+
+        :param dialogue: what is typed, and what must be in a line of the output before more is.
+        :returns: what comes after that, until the program ends.
+        """
         target, user = self.target(), named("read").name
         program = requireProgram("openssl", "openssl")
         where = ["-connect", f"{target.host}:{target.port}", "-CAfile", str(target.caFile)]
-        command = [program, "s_client", "-quiet", "-no_ign_eof", "-verify_quiet", *where]
+        options = ["-quiet", "-no_ign_eof", "-verify_quiet", version]
+        command = ["timeout", "20", program, "s_client", *options, *where]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        login = f"a LOGIN {user} {ALICE.password.decode()}\r\n", b"a OK"
         with subprocess.Popen(command, **pipes) as client:  # type: ignore[call-overload]
-            for said, expected in (
-                (f"a LOGIN {user} {ALICE.password.decode()}\r\n", b"a OK"),
-                ("K\n", b"KEYUPDATE"),
-                ("b SELECT INBOX\r\n", b"b OK"),
-                ("K\n", b"KEYUPDATE"),
-                ("c LOGOUT\r\n", b"c OK"),
-            ):
+            for said, expected in (login, *dialogue):
                 client.stdin.write(said.encode())
                 client.stdin.flush()
                 while expected not in (line := client.stdout.readline()):
                     self.assertNotEqual(line, b"", f"it ended before {expected!r}")
+            rest: bytes = client.stdout.read()
+        return rest
+
+    def test_keysMayChange(self) -> None:
+        """TLS 1.3's key update, asked for by the client in the middle of a session."""
+        self.type_(
+            "-tls1_3",
+            ("K\n", b"KEYUPDATE"),
+            ("b SELECT INBOX\r\n", b"b OK"),
+            ("K\n", b"KEYUPDATE"),
+            ("c LOGOUT\r\n", b"c OK"),
+        )
+
+    def test_renegotiationIsRefused(self) -> None:
+        """A TLS 1.2 client that begins a new handshake is told no; who only speaks is served."""
+        self.type_("-tls1_2", ("b NOOP\r\n", b"b OK"), ("c LOGOUT\r\n", b"c OK"))
+        rest = self.type_("-tls1_2", ("R\n", b"RENEGOTIATING"))
+        self.assertIn(b"no renegotiation", rest)
 
     def test_theEndIsLoggedWithItsBytes(self) -> None:
         """One line tells listener, client, destination, outcome and bytes each way."""
