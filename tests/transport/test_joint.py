@@ -4,17 +4,20 @@ from typing import ClassVar
 
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from twisted.internet.error import ConnectionLost
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailproxy import openssl
 from mailproxy.bridge import LAST_ANSWER
-from mailproxy.openssl import WANT_READ, WANT_WRITE, Engine
+from mailproxy.openssl import SMALL, WANT_READ, WANT_WRITE, Engine
 from mailproxy.transport import SocketConnection
 from mailproxy.transport.joint import ROUNDS
-from tests import test_bridge
+from tests import support, test_bridge
 from tests.support import Peer
 from tests.test_bridge import SECURED, Joint
 from tests.transport.engines import STUMBLES, stumbling
+from tests.transport.keys import KeyChanger
 from tests.transport.wire import NearWire, Wire
 
 
@@ -198,6 +201,57 @@ class MoveTests(JoinCase):
             self.assertTrue(source.paused)
             self.assertLessEqual(sink.unsent, 65_536)
 
+    def test_smallRecordsArePassedOneByOne(self) -> None:
+        """Nothing is to be expected behind one, so nothing is waited, nor looked, for."""
+        joint = self.joint((True, True))
+        source, _ = joint.transports()
+        source.pauseProducing()
+        for size in (SMALL - 1, 7):
+            joint.client.say(b"x" * size)
+        joint.network.pump()
+        for count in (SMALL - 1, SMALL - 1 + 7):
+            source.doRead()
+            self.assertEqual(joint.bridge.received, count)
+            joint.network.pump()
+            self.assertEqual(len(joint.backend.received), count)
+
+    def test_aLostConnectionHoldsNobody(self) -> None:
+        """Neither who waited for it, nor whom its bytes went to: what keeps one keeps both."""
+        network = NearWire(capacity=5000)
+        (near, writer), (far, reader) = pairs = [(Peer(), Peer()) for _ in range(2)]
+        for pair in pairs:
+            network.connect(*pair)
+        source, sink = near.transport, far.transport
+        source.joinTo(sink)
+        reader.stopReading()
+        writer.say(b"x" * 50_000)
+        network.pump()
+        self.assertTrue(source.held)
+        for each in (sink, source):
+            each.connectionLost(Failure(ConnectionLost()))
+            self.assertEqual((each._sink, each._held), (None, None))
+
+    def test_keysMayChangeWhileASinkIsFull(self) -> None:
+        """The client's update, which its leg answers behind what waits; both directions go on."""
+        changer = KeyChanger()
+        self.patch(support, "clientTLS", lambda: changer.creator)
+        joint = self.joint((True, True), 5000)
+        wire = joint.client.transport.socket
+        joint.client.stopReading()
+        joint.backend.say(b"x" * 200_000)
+        joint.network.pump()
+        self.assertGreater(joint.transports()[0].unsent, 0)
+        wire.send(changer.update(joint.client) + changer.record(joint.client, b"a NOOP\r\n"))
+        joint.network.pump()
+        self.assertEqual(joint.backend.received, b"a NOOP\r\n")
+        joint.client.startReading()
+        joint.backend.say(b"a OK\r\n")
+        joint.network.pump()
+        self.assertTrue(joint.client.received == b"x" * 200_000 + b"a OK\r\n")
+        wire.send(changer.record(joint.client, b"b NOOP\r\n"))
+        joint.network.pump()
+        self.assertEqual(joint.backend.received, b"a NOOP\r\nb NOOP\r\n")
+
     def test_aLostSinkTakesNothing(self) -> None:
         """What comes for it is dropped; its protocol ends the source."""
         joint = self.joint((False, False))
@@ -217,6 +271,12 @@ class MoveTests(JoinCase):
         joint.network.pump()
         self.assertEqual((joint.backend.received, joint.bridge.received), (b"for us", 6))
         self.assertEqual(source.moved, 0)
+
+
+class PublicMoveTests(MoveTests):
+    """The same with the engine that keeps to pyOpenSSL's public interface."""
+
+    engine = openssl.public()
 
 
 SIZES = st.one_of(

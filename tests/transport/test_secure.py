@@ -17,6 +17,7 @@ from tests.protocols.backend import backendTLS
 from tests.support import Peer, clientTLS, serverTLS
 from tests.tls.handshake import OtherEnd, only
 from tests.transport.engines import stumbling
+from tests.transport.keys import KeyChanger
 from tests.transport.wire import NearWire, Wire
 
 VERSIONS = (SSL.TLS1_2_VERSION, SSL.TLS1_3_VERSION)
@@ -129,6 +130,22 @@ class HandshakeTests(SecureCase):
         self.client.startReading()
         self.network.pump()
         self.assertEqual(self.client.take()[-5:], b"xOK\r\n")
+        self.client.startTLS()
+        self.network.pump()
+        self.assertAgreed()
+
+    def test_anAnswerThatLeadsToItIsInTheClear(self) -> None:
+        """As with STARTTLS: what is said to the very words that lead to the handshake."""
+
+        def dataReceived(data: bytes) -> None:
+            self.server.say(b"s OK\r\n")
+            self.server.startTLS()
+
+        self.patch(self.server, "dataReceived", dataReceived)
+        self.client.say(b"s STARTTLS\r\n")
+        self.network.pump()
+        self.assertEqual(self.client.take(), b"s OK\r\n")
+        del cast(Any, self.server).dataReceived
         self.client.startTLS()
         self.network.pump()
         self.assertAgreed()
@@ -411,6 +428,39 @@ class WaitTests(SecureCase):
         self.network.pump()
         self.assertEqual(self.client.received, b"hello")
         self.assertFalse(self.server.ended)
+
+
+class KeyTests(SecureCase):
+    """TLS 1.3's keys change in the middle of a connection."""
+
+    def test_anUpdateWhileAWriteWaits(self) -> None:
+        """Its answer comes behind the record that is on its way, and no byte is lost."""
+        self.join(capacity=5000)
+        changer = KeyChanger()
+        self.secure(client=changer.creator)
+        self.client.stopReading()
+        data = bytes(range(256)) * 800
+        self.server.say(data)
+        self.network.pump()
+        self.assertGreater(self.server.transport.unsent, 0)
+        wire = socketOf(self.client)
+        wire.send(changer.update(self.client) + changer.record(self.client, b"a NOOP\r\n"))
+        self.network.pump()
+        self.assertEqual(self.server.take(), b"a NOOP\r\n")
+        self.server.say(b"a OK\r\n")
+        self.client.startReading()
+        self.network.pump()
+        self.assertTrue(self.client.received == data + b"a OK\r\n")
+        wire.send(changer.record(self.client, b"b NOOP\r\n"))
+        self.network.pump()
+        self.assertEqual(self.server.take(), b"b NOOP\r\n")
+        self.assertIsNone(self.server.lost or self.client.lost)
+
+
+class PublicKeyTests(KeyTests):
+    """The same with the engine that keeps to pyOpenSSL's public interface."""
+
+    engine = openssl.public()
 
 
 class PublicHandshakeTests(HandshakeTests):
