@@ -1,5 +1,6 @@
 """Two connections joined: what a bridge promises, and every byte, whatever the legs go through."""
 
+import socket
 from typing import ClassVar
 
 from hypothesis import example, given, settings
@@ -9,8 +10,9 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailproxy import openssl
-from mailproxy.bridge import LAST_ANSWER
+from mailproxy.bridge import DRAIN_GRACE, LAST_ANSWER
 from mailproxy.openssl import SMALL, WANT_READ, WANT_WRITE, Engine
+from mailproxy.stream import CLOSE_GRACE
 from mailproxy.transport import SocketConnection
 from mailproxy.transport.joint import ROUNDS
 from tests import support, test_bridge
@@ -140,6 +142,25 @@ class HalfCloseTests(JoinCase):
             joint.client.say(b"so long\r\n")
             joint.network.pump()
             self.assertEqual(joint.backend.received, b"so long\r\n")
+
+    def test_aClientThatTakesLongStillHearsTheEnd(self) -> None:
+        """It came with the last bytes; their reader knows of it, and has no time, before it has
+        taken them."""
+        for secured in ((False, True), (True, True)):
+            joint = self.joint(secured)
+            joint.transports()[0].socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1000)
+            joint.client.stopReading()
+            joint.backend.say(b"x" * 16_000)
+            joint.backend.finish()
+            joint.network.pump()
+            self.assertTrue(joint.streams[1].ended)
+            self.assertFalse(joint.streams[0].finished)
+            for _ in range(int(2 * DRAIN_GRACE / CLOSE_GRACE)):
+                joint.network.advance(CLOSE_GRACE)
+            joint.client.startReading()
+            joint.network.pump()
+            self.assertEqual(len(joint.client.received), 16_000)
+            self.assertTrue(joint.client.ended)
 
     def test_aClientThatIsReadSlowlyKeepsItsBackend(self) -> None:
         """Silence that is the client's own doing does not count."""
