@@ -130,9 +130,11 @@ class Stream(Protocol):
             self.transport.skip(count)
 
     def putBack(self, data: bytes) -> None:
-        """Give back what was read and is somebody else's to read."""
-        self._buffer[:0] = data
-        self._searched = 0
+        """Give back what was just read and is somebody else's to read; not to the bridge."""
+        assert self._reader is None and self._receiver is None, "it would never be read"
+        if not self._closing:
+            self._buffer[:0] = data
+            self._searched = 0
 
     def _read(self, take: Callable[[], bytes | None]) -> Deferred[bytes]:
         assert self._reader is None, "one reader at a time"

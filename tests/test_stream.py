@@ -215,6 +215,23 @@ class CountTests(StreamCase):
         self.stream.putBack(taken)
         self.assertEqual(self.successResultOf(self.stream.readLine()), b"")
 
+    def test_whoClosesIsGivenNothingBack(self) -> None:
+        """Nobody reads it any more."""
+        self.hear(b"a NOOP\r\n")
+        taken = self.stream.takeUnread()
+        self.stream.close()
+        self.stream.putBack(taken)
+        self.assertEqual(self.stream.unread, 0)
+
+    def test_givingBackTooLateIsOurMistake(self) -> None:
+        """To who reads already, or to the bridge: it would be passed over, and then in no order."""
+        line = self.stream.readLine()
+        self.assertRaises(AssertionError, self.stream.putBack, b"a NOOP\r\n")
+        line.cancel()
+        self.failureResultOf(line, CancelledError)
+        self.stream.detach(Peer())
+        self.assertRaises(AssertionError, self.stream.putBack, b"a NOOP\r\n")
+
     def test_cancellingLosesNothing(self) -> None:
         """Who gave up waiting has read nothing: the next one gets it all."""
         for read in (self.stream.readLine, lambda: self.stream.readExactly(20)):
