@@ -324,6 +324,18 @@ class TermsTests(ServerCase):
             self.assertTrue(second.agreed)
             self.assertLess(second.server.sent, first.server.sent - 300)
 
+    def test_anotherProcessServesInFull(self) -> None:
+        """Each makes its own ticket keys: what it cannot read costs a handshake, nothing else."""
+        names = ("mail.example.com", "other.example")
+        one, other = (self.serving(*names, default="other.example") for _ in range(2))
+        for version in (SSL.TLS1_2_VERSION, SSL.TLS1_3_VERSION):
+            client = OtherEnd(only(version), serverName=b"mail.example.com")
+            first = Conversation(client, one)
+            client.session = first.client.connection.get_session()
+            second = Conversation(client, other)
+            self.assertTrue(second.agreed)
+            self.assertGreater(second.server.sent, first.server.sent - 300)
+
     def test_renegotiationIsRefused(self) -> None:
         """A TLS 1.2 client that asks for a new handshake gets none, and hurts nobody."""
         server = self.server()
