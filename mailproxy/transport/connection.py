@@ -52,6 +52,7 @@ class SocketConnection(tcp.Connection):
     _shouldShutdown = False  # nobody else has the descriptor: to close it is enough
     _gathering = False  # while the protocol hears of something: its words go out together
     _readEnded = _writing = False
+    _wasReset = False  # as a write was told, after which a read is told of an end
     _cutting = False
 
     @property
@@ -77,7 +78,7 @@ class SocketConnection(tcp.Connection):
         except OSError:
             return CONNECTION_LOST
         if not count:
-            return CONNECTION_DONE
+            return self._endOfInput()
         self._give(bytes(buffer[:count]))
         return None
 
@@ -90,7 +91,7 @@ class SocketConnection(tcp.Connection):
         except OSError:
             return CONNECTION_LOST
         if not data:
-            return CONNECTION_DONE
+            return self._endOfInput()
         self.peeking = False
         self._gathering = True
         try:
@@ -99,6 +100,10 @@ class SocketConnection(tcp.Connection):
             self._gathering = False
         self._flush()
         return None
+
+    def _endOfInput(self) -> Why:
+        """Say what it means that nothing more can be read."""
+        return CONNECTION_LOST if self._wasReset else CONNECTION_DONE
 
     def skip(self, count: int) -> None:
         """Take bytes that the protocol has been shown out of the socket."""
@@ -172,7 +177,18 @@ class SocketConnection(tcp.Connection):
 
     def writeSomeData(self, data: bytes | memoryview) -> int | ConnectionLost:
         """Send what the socket takes; tells how much that is, or that the connection is lost."""
-        return super().writeSomeData(data) if data else 0  # type: ignore[arg-type]
+        try:
+            return self.socket.send(memoryview(data)[: self.SEND_LIMIT]) if data else 0
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            self._noteReset(error)
+            return CONNECTION_LOST
+
+    def _noteReset(self, error: OSError) -> None:
+        """Keep in mind what the system tells once, and only to who comes first."""
+        if isinstance(error, ConnectionResetError):
+            self._wasReset = True
 
     # Ending
 

@@ -7,7 +7,7 @@ know who has joined the two, nor what an end of one means to the other: that is 
 
 from typing import Any
 
-from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
+from twisted.internet.main import CONNECTION_LOST
 from twisted.python.failure import Failure
 
 from mailproxy.openssl import SMALL
@@ -79,7 +79,7 @@ class JoinableConnection(SecureConnection):
         except OSError:
             return CONNECTION_LOST
         if not count:
-            return CONNECTION_DONE
+            return self._endOfInput()
         self.moved += count
         self._sink.take(count, self)  # type: ignore[union-attr]
         return None
@@ -100,8 +100,9 @@ class JoinableConnection(SecureConnection):
         elif self.connected:
             try:
                 sent = self.socket.send(self.engine.buffer[:count])
-            except OSError:
+            except OSError as error:
                 sent = 0
+                self._noteReset(error)
             if sent == count:
                 return True
             self._keep(sent, count)

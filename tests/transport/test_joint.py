@@ -1,11 +1,13 @@
 """Two connections joined: what a bridge promises, and every byte, whatever the legs go through."""
 
+import itertools
 import socket
 from typing import ClassVar
 
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from twisted.internet.error import ConnectionLost
+from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -20,7 +22,7 @@ from tests.support import Peer
 from tests.test_bridge import SECURED, Joint
 from tests.transport.engines import STUMBLES, stumbling
 from tests.transport.keys import KeyChanger
-from tests.transport.wire import NearWire, Wire
+from tests.transport.wire import NearWire, TCPWire, Wire
 
 
 class WireByteTests(test_bridge.ByteTests):
@@ -92,6 +94,47 @@ class ResetBehindAnEndTests(SynchronousTestCase):
                 joint.network.advance(1)
             self.assertEqual(len(joint.client.received), 4000, secured)
             self.assertTrue(joint.client.ended, secured)
+
+
+class ResetTests(SynchronousTestCase):
+    """TCP tells a reset once: who writes may hear of it, and who reads is then told of an end."""
+
+    def test_aResetThatAWriteHasMetIsNoEnd(self) -> None:
+        """A part is not taken for the whole, whichever leg is reset, and has all the same come."""
+        for isClient, isRead in itertools.product((True, False), repeat=2):
+            joint = Joint((False, False), TCPWire())
+            joint.run()
+            order = 1 if isClient else -1
+            gone, other = (joint.client, joint.backend)[::order]
+            source, sink = joint.transports()[::order]
+            gone.say(b"half a mess")
+            if isRead:
+                joint.network.pump()
+            gone.reset()
+            Clock.advance(joint.network, 0)
+            source.write(b"anybody?")
+            joint.network.advance(1)
+            self.assertEqual(other.received, b"half a mess")
+            self.assertFalse(other.ended)
+            assert other.lost is not None
+            self.assertIsNotNone(other.lost.check(ConnectionLost))
+            self.assertFalse(sink.connected)
+
+    def test_aBridgesOwnWriteIsOne(self) -> None:
+        """The bytes of the other leg are what meets it."""
+        joint = Joint((False, False), TCPWire())
+        joint.run()
+        joint.backend.say(b"half a mess")
+        joint.network.pump()
+        joint.client.say(b"anybody?")
+        joint.backend.reset()
+        Clock.advance(joint.network, 0)
+        joint.transports()[0].doRead()
+        joint.network.advance(1)
+        self.assertEqual(joint.client.received, b"half a mess")
+        self.assertFalse(joint.client.ended)
+        assert joint.client.lost is not None
+        self.assertIsNotNone(joint.client.lost.check(ConnectionLost))
 
 
 class JoinCase(SynchronousTestCase):

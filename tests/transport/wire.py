@@ -41,7 +41,7 @@ class Wire(Network):
     far: type[WireConnection] = FarConnection
 
     def _join(self, server: Protocol, client: Protocol) -> tuple[MemoryConnection, ...]:
-        ends = socket.socketpair()
+        ends = self._pair()
         for end in ends:
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self.capacity)
         return tuple(
@@ -50,6 +50,9 @@ class Wire(Network):
             )
             for end, protocol in zip(ends, (server, client), strict=True)
         )
+
+    def _pair(self) -> tuple[socket.socket, socket.socket]:
+        return socket.socketpair()
 
     def _round(self) -> bool:
         poll = select.poll()
@@ -60,12 +63,12 @@ class Wire(Network):
         moved = False
         for number, event in poll.poll(0):
             each = numbers[number]
-            if event & _WRITE and each in self._writers:
-                moved = True
-                self._serve(each, each.doWrite(), False)
             if event & _READ and each in self._readers:
                 moved = True
                 self._serve(each, each.doRead(), True)
+            if event & _WRITE and each in self._writers:
+                moved = True
+                self._serve(each, each.doWrite(), False)
         return moved
 
 
@@ -73,3 +76,17 @@ class NearWire(Wire):
     """A wire with our TLS at both ends."""
 
     far = WireConnection
+
+
+class TCPWire(NearWire):
+    """The same by TCP, on loopback: it has resets."""
+
+    resets = True
+
+    def _pair(self) -> tuple[socket.socket, socket.socket]:
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            calling = socket.create_connection(listening.getsockname())
+            accepted, _ = listening.accept()
+        for each in (accepted, calling):
+            each.setblocking(False)
+        return accepted, calling
