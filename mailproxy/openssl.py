@@ -26,7 +26,7 @@ RECORD = 16384
 """Bytes of the longest record (RFC 8446, section 5.1): a read that has room for them leaves none
 behind, so whatever is still to be read is in the socket, where the reactor sees it."""
 
-LACKING = (AttributeError, TypeError)
+_LACKING = (AttributeError, TypeError)
 """What is raised where pyOpenSSL or its binding is not as we know it: something is gone, or takes
 something else."""
 
@@ -212,7 +212,7 @@ def choose(binding: Any = SSL) -> Engine:
     try:
         found = direct(binding)
         found.handle(SSL.Connection(SSL.Context(SSL.TLS_METHOD)))
-    except LACKING:
+    except _LACKING:
         return public()
     return found
 
@@ -233,7 +233,7 @@ def setGroups(context: SSL.Context, groups: Sequence[str], binding: Any = SSL) -
         lib, handle = binding._lib, context._context
         known = lib.SSL_CTX_set1_curves_list(handle, names) == 1
         lib.ERR_clear_error()  # as with any connection's
-    except LACKING:
+    except _LACKING:
         return None
     return bool(known)
 
@@ -259,6 +259,6 @@ def expectName(context: SSL.Context, name: str, isAddress: bool, binding: Any = 
         expect = lib.X509_VERIFY_PARAM_set1_ip if isAddress else lib.X509_VERIFY_PARAM_set1_host
         taken = expect(parameters, expected, len(expected)) == 1
         lib.ERR_clear_error()
-    except LACKING:
+    except _LACKING:
         return False
     return bool(taken)
