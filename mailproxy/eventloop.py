@@ -1,9 +1,10 @@
-"""Twisted's epoll reactor with less work per event.
+"""Twisted's epoll reactor with less work per event, and per turn.
 
 For each event that reactor sets a logging context up, which no event of ours looks at; on a bridge
-that is as much as the rest of its work. Here a descriptor's methods are just called; and
-whether the other end has gone cleanly is for a read to tell. Nothing else changes, and any other
-reactor stays as it is: who picks one by `twistd --reactor` gets it.
+that is as much as the rest of its work. Here a descriptor's methods are just called, and whether
+the other end has gone cleanly is for a read to tell. And in each turn it looks through timers and
+calls of threads; here that is done when there are any. Nothing else changes, and any other reactor
+stays as it is: who picks one by `twistd --reactor` gets it.
 """
 
 import sys
@@ -17,6 +18,9 @@ from mailproxy.logs import Logger
 
 BATCH = 256
 """Events that are asked for at a time."""
+
+LONGEST = 86400.0
+"""Seconds that are waited for events at a time; epoll takes no more than a few weeks."""
 
 _IN, _OUT = EPollReactor._POLL_IN, EPollReactor._POLL_OUT
 _GONE = EPollReactor._POLL_DISCONNECTED
@@ -33,9 +37,11 @@ def lighten(reactor: object) -> bool:
         return False
     try:
         doIteration = _makeIteration(reactor)
+        mainLoop = _makeMainLoop(reactor, doIteration)
     except AttributeError:
         return False
     reactor.doIteration = doIteration  # type: ignore[method-assign]
+    reactor.mainLoop = mainLoop  # type: ignore[method-assign]
     return True
 
 
@@ -91,3 +97,28 @@ def _makeServing(reactor: Any) -> Callable[[Any, int, int], tuple[Any, bool]]:
         return CONNECTION_LOST if isGone else selectable.doWrite(), False
 
     return serve
+
+
+def _makeMainLoop(reactor: Any, doIteration: Callable[[float | None], None]) -> Callable[[], None]:
+    """Make the loop: events, and whatever else has become due."""
+    seconds = reactor.seconds
+
+    def rest() -> float:
+        """Tell for how long there can be nothing but events; 0 when there is something now."""
+        if reactor.threadCallQueue or reactor._newTimedCalls or reactor._justStopped:
+            return 0.0
+        timed = reactor._pendingTimedCalls
+        return min(LONGEST, timed[0].time - seconds()) if timed else LONGEST
+
+    def mainLoop() -> None:
+        while reactor._started:
+            try:
+                reactor.runUntilCurrent()
+                doIteration(reactor.running and reactor.timeout())
+                while reactor.running and (timeout := rest()) > 0:
+                    doIteration(timeout)
+            except BaseException:
+                log.failure("the main loop met a bug")
+
+    rest()
+    return mainLoop

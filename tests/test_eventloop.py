@@ -3,6 +3,8 @@
 import os
 import socket
 import struct
+from collections.abc import Callable
+from threading import Thread
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -245,6 +247,83 @@ class GoneTests(LoopCase):
         self.assertEqual(watched.notes[-1], ("lost", ConnectionLost))
 
 
+class MainLoopTests(LoopCase):
+    """What becomes due between the events."""
+
+    def go(self) -> None:
+        """Run the reactor until somebody stops it."""
+        self.reactor.callLater(10, self.reactor.crash)
+        self.reactor.run(installSignalHandlers=False)
+        self.assertTrue(self.reactor._stopped, "nobody has stopped it")
+
+    def event(self, answer: Callable[[], object]) -> None:
+        """Have something done by a descriptor that can be read."""
+        watched, far = self.pair()
+
+        def once() -> None:
+            self.reactor.removeReader(cast(Any, watched))
+            answer()
+
+        watched.answers = [once]
+        self.reactor.addReader(cast(Any, watched))
+        far.send(b"x")
+
+    def test_timersRunInTheirOrder(self) -> None:
+        """Those that an event has set, too."""
+        called: list[str] = []
+        self.reactor.callLater(0.04, self.reactor.stop)
+        self.reactor.callLater(0.02, called.append, "second")
+        self.reactor.callLater(0, called.append, "first")
+        self.event(lambda: self.reactor.callLater(0.03, called.append, "third"))
+        self.go()
+        self.assertEqual(called, ["first", "second", "third"])
+
+    def test_aTimerIsMoved(self) -> None:
+        """By an event: sooner, or away."""
+        called: list[str] = []
+        sooner = self.reactor.callLater(9, self.reactor.stop)
+        never = self.reactor.callLater(0.01, called.append, "never")
+
+        def move() -> None:
+            never.cancel()
+            sooner.reset(0.02)
+
+        self.event(move)
+        self.go()
+        self.assertEqual(called, [])
+
+    def test_threadsAreHeard(self) -> None:
+        """While nothing else happens."""
+        thread = Thread(target=lambda: self.reactor.callFromThread(self.reactor.stop))
+        self.event(lambda: self.reactor.callLater(0, thread.start))
+        self.go()
+        thread.join()
+
+    def test_anEventMayStopIt(self) -> None:
+        """At once."""
+        self.event(self.reactor.stop)
+        self.go()
+
+    def test_aBugDoesNotEndIt(self) -> None:
+        """It is logged."""
+        honest = self.reactor.timeout
+
+        def once() -> float | None:
+            self.patch(self.reactor, "timeout", honest)
+            raise ZeroDivisionError
+
+        self.patch(self.reactor, "timeout", once)
+        self.reactor.callLater(0.01, self.reactor.stop)
+        self.go()
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+
+class TwistedsMainLoopTests(MainLoopTests):
+    """The same with Twisted's own loop: so it is the same."""
+
+    light = False
+
+
 class ReuseTests(LoopCase):
     """Numbers of descriptors are used again."""
 
@@ -304,4 +383,5 @@ class ChoiceTests(SynchronousTestCase):
             strange,
         ):
             self.assertFalse(lighten(reactor))
-            self.assertNotIn("doIteration", vars(reactor))
+            for name in ("doIteration", "mainLoop"):
+                self.assertNotIn(name, vars(reactor))
