@@ -1,5 +1,7 @@
 """Silence is noticed: in time, by one timer for all, and nothing is left behind."""
 
+from functools import partial
+
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -84,11 +86,16 @@ class IdleTests(SynchronousTestCase):
         self.assertIsNot(IdleWatch.over(self.clock, 10.0), self.watch)
 
     def test_whoEndsAnotherInItsLastMoment(self) -> None:
-        """Two that fall silent together, the first of which ends the second."""
-        first, second = Counter(), Counter()
-        self.patch(first, "idled", lambda: self.watch.forget(second))
-        for each in (first, second):
+        """Two that fall silent together: whichever hears of it first ends the other."""
+        pair, heard = (Counter(), Counter()), []
+
+        def end(number: int) -> None:
+            heard.append(number)
+            self.watch.forget(pair[1 - number])
+
+        for number, each in enumerate(pair):
+            self.patch(each, "idled", partial(end, number))
             self.watch.watch(each)
         self.pass_(30)
-        self.assertEqual(second.idle, 0)
+        self.assertEqual(len(heard), 1)
         self.assertEqual(self.clock.getDelayedCalls(), [])
