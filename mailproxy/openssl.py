@@ -18,6 +18,12 @@ from zope.interface import Interface
 SIZE = 65536
 """Bytes of the shared buffer."""
 
+PIECES = 4
+"""Pieces, of `SIZE` bytes on the wire, that are read at a time; then it is others' turn."""
+
+ROUNDS = 8
+"""The same in records, where they are read one by one: at most two of them in a round."""
+
 SMALL = 1300
 """Bytes from which on a record is held to be a part of something large: what follows it may be
 here, and is taken along with it. What is smaller is passed on at once."""
@@ -43,6 +49,9 @@ class ISocketTLS(Interface):
         """Make a connection on a socket; which side it is to be is set by who asks."""
 
 
+Bulk = Callable[[Any, socket.socket, Callable[[int], bool]], int]
+
+
 @attrs.frozen
 class Engine:
     """How bytes are moved through a TLS connection that is bound to a socket.
@@ -56,6 +65,12 @@ class Engine:
     :ivar gather: `(handle)`: read one record, or several that belong together, into the buffer:
         less than two of the largest. Gives how many bytes there are and why there are no more, 0
         when there may be more.
+    :ivar rounds: `(handle, socket, take)`: read what has come of something large. `take` is told
+        how many bytes are in the buffer, and tells whether it wants more. Tells why there are no
+        more, 0 when there may be more.
+    :ivar bulk: the same with fewer calls of the system, where there are any; what has left the
+        socket is given to `take` in any case. Only while everything that was sent before has been
+        taken by the peer.
     :ivar put: `(handle, count)`: send so much of the buffer, in records; tells how much could be.
     :ivar send: `(handle, data)`: send these bytes, as one record; at most `RECORD`, not none. Tells
         how much could be, or why nothing.
@@ -66,6 +81,8 @@ class Engine:
     handle: Callable[[SSL.Connection], Any]
     read: Callable[[Any], int]
     gather: Callable[[Any], tuple[int, int]]
+    rounds: Bulk
+    bulk: Bulk
     put: Callable[[Any, int], int]
     send: Callable[[Any, bytes | memoryview], int]
 
@@ -84,8 +101,11 @@ def direct(binding: Any = SSL) -> Engine:
         clear()  # a handshake that went well may have left some behind
         return connection._ssl
 
-    reading, writing = _directReading(lib, area), _directWriting(lib, ffi, area)
-    return Engine("direct", memoryview(ffi.buffer(area)), handle, *reading, *writing)
+    read, gather = _directReading(lib, area)
+    rounds, bulk = _rounds(gather), _directBulk(lib, ffi, gather)
+    writing = _directWriting(lib, ffi, area)
+    buffer = memoryview(ffi.buffer(area))
+    return Engine("direct", buffer, handle, read, gather, rounds, bulk, *writing)
 
 
 def _directReading(
@@ -111,6 +131,68 @@ def _directReading(
         return count, 0
 
     return read, gather
+
+
+def _rounds(gather: Callable[[Any], tuple[int, int]]) -> Bulk:
+    """Make the function that reads much, a record or two at a time."""
+
+    def rounds(handle: Any, connected: socket.socket, take: Callable[[int], bool]) -> int:
+        for _ in range(ROUNDS):
+            count, meaning = gather(handle)
+            isWanted = take(count) if count else False
+            if meaning or not isWanted:
+                return meaning
+        return 0
+
+    return rounds
+
+
+def _directBulk(lib: Any, ffi: Any, gather: Callable[[Any], tuple[int, int]]) -> Bulk:
+    """Make the function that reads much with few calls of the system.
+
+    By itself OpenSSL asks the socket twice for each record. Here it is given what the socket has in
+    one piece, as if that were its connection, until it has used it up: then it has nothing more of
+    the piece, though perhaps the beginning of a record. What it would say meanwhile, an alert or
+    the answer to a key update, is said after: there is room for it, since nothing is under way.
+    """
+    area = ffi.new("char[]", SIZE)
+    view = memoryview(ffi.buffer(area))
+
+    def bulk(handle: Any, connected: socket.socket, take: Callable[[int], bool]) -> int:
+        writer, meaning, isWanted = None, WANT_READ, True
+        try:
+            for _ in range(PIECES):
+                size = connected.recv_into(view)
+                reader = lib.BIO_new_mem_buf(area, size)
+                lib.BIO_set_mem_eof_return(reader, -1)
+                writer = writer or lib.BIO_new(lib.BIO_s_mem())
+                lib.SSL_set_bio(handle, reader, writer)
+                meaning = 0
+                while not meaning:
+                    count, meaning = gather(handle)
+                    if count:
+                        isWanted = take(count) and isWanted
+                if meaning != WANT_READ or not isWanted or size < SIZE:
+                    break
+        except OSError:
+            pass  # that there is nothing, or never will be, is told by the next read
+        finally:
+            if writer is not None:
+                size = lib.BIO_read(writer, area, SIZE)
+                lib.SSL_set_fd(handle, connected.fileno())
+                if size > 0 and not _sendAll(connected, view[:size]):
+                    meaning = BROKEN
+        return meaning
+
+    return bulk
+
+
+def _sendAll(connected: socket.socket, data: memoryview) -> bool:
+    """Send a few bytes; tells whether the socket has taken all of them."""
+    try:
+        return connected.send(data) == len(data)
+    except OSError:
+        return False
 
 
 def _directWriting(
@@ -190,7 +272,8 @@ def public() -> Engine:
     def send(connection: SSL.Connection, data: bytes | memoryview) -> int:
         return _attempt(connection.send, data)
 
-    return Engine("public", buffer, lambda connection: connection, read, gather, put, send)
+    rounds = _rounds(gather)
+    return Engine("public", buffer, lambda each: each, read, gather, rounds, rounds, put, send)
 
 
 def _attempt(step: Callable[..., int], *arguments: Any) -> int:

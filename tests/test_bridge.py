@@ -376,8 +376,9 @@ class LossTests(BridgeCase):
         joint.backend.say(b"x" * 4000)
         joint.network.pump()
         joint.backend.truncate()
-        joint.streams[1].transport.resumeProducing()
-        joint.network.advance(0)
+        for _ in range(2):  # what has come may be read before its end is
+            joint.streams[1].transport.resumeProducing()
+            joint.network.advance(0)
         joint.network.advance(DRAIN_GRACE - 1)
         self.assertNoResult(joint.done)
         joint.network.advance(1)

@@ -249,6 +249,75 @@ class DirectTests(EngineContract, SynchronousTestCase):
         self.assertEqual(self.engine.read(self.engine.handle(line.ends[1])), WANT_READ)
         self.assertEqual(lib.ERR_peek_error(), 0)
 
+    def bulk(self, line: Line, wants: bool = True) -> tuple[int, list[bytes]]:
+        """Read much; gives why there is no more, and what was read."""
+
+        read: list[bytes] = []
+
+        def take(count: int) -> bool:
+            read.append(self.got(0, count))
+            return wants
+
+        return self.engine.bulk(line.server, line.sockets[1], take), read
+
+    def test_muchIsReadWithFewCalls(self) -> None:
+        """Each byte once, in order, whatever was read before and is read after."""
+        line = self.line()
+        data = bytes(range(256)) * 256
+        for size in (100, 4096, 5000, RECORD):
+            pieces = [data[at : at + size] for at in range(0, len(data) // 2, size)][:20]
+            for piece in pieces:
+                self.assertEqual(self.engine.send(line.client, piece), len(piece))
+            meaning, read = self.bulk(line)
+            self.assertEqual(meaning, WANT_READ)
+            self.assertTrue(b"".join(read) == b"".join(pieces))
+            self.engine.send(line.server, b"and back")
+            self.assertEqual(self.engine.read(line.client), 8)
+            self.engine.send(line.client, b"small")
+            self.assertEqual(self.engine.read(line.server), 5)
+
+    def test_aPieceMayEndAnywhere(self) -> None:
+        """In the middle of a record, or of its head: the rest is waited for."""
+        line = self.line()
+        self.engine.send(line.client, b"x" * 3000)
+        wire = line.sockets[1].recv(10_000)
+        start = 0
+        for stop in (1, 5, 6, 1000):
+            line.sockets[0].send(wire[start:stop])
+            self.assertEqual(self.bulk(line), (WANT_READ, []))
+            start = stop
+        line.sockets[0].send(wire[start:])
+        self.assertEqual(self.bulk(line), (WANT_READ, [b"x" * 3000]))
+
+    def test_endsAreToldInBulkToo(self) -> None:
+        """A close-notify, a record that is none (which is answered by an alert), and a reset."""
+        line = self.line()
+        self.engine.send(line.client, b"x" * 5000)
+        line.ends[0].shutdown()
+        self.assertEqual(self.bulk(line), (ENDED, [b"x" * 5000]))
+        line = self.line()
+        self.engine.send(line.client, b"x" * 5000)
+        line.sockets[0].send(b"\x17\x03\x03\x00\x40" + b"x" * 64)
+        self.assertEqual(self.bulk(line), (BROKEN, [b"x" * 5000]))
+        self.assertEqual(line.sockets[0].recv(100)[:1], b"\x17")  # the alert, encrypted
+        line = self.line()
+        line.sockets[0].close()
+        self.assertEqual(self.bulk(line), (WANT_READ, []))
+        self.assertEqual(self.engine.read(line.server), BROKEN)
+
+    def test_whoWantsNoMoreGetsWhatIsHere(self) -> None:
+        """What has left the socket must go somewhere; the rest stays there."""
+        line = self.line()
+        for _ in range(10):
+            self.engine.send(line.client, b"x" * RECORD)
+        meaning, read = self.bulk(line, wants=False)
+        self.assertEqual(meaning, WANT_READ)
+        total = len(b"".join(read))
+        self.assertLessEqual(total, SIZE)
+        while (count := self.engine.read(line.server)) > 0:
+            total += count
+        self.assertEqual(total, 10 * RECORD)
+
 
 class PublicTests(EngineContract, SynchronousTestCase):
     """The engine that keeps to what pyOpenSSL promises."""

@@ -14,12 +14,6 @@ from mailproxy.openssl import SMALL
 from mailproxy.transport.connection import Why
 from mailproxy.transport.secure import SecureConnection
 
-ROUNDS = 8
-"""Writes per event, of at most 32 KiB each; then it is the next connection's turn."""
-
-
-_ROUNDS = range(ROUNDS)
-
 
 class JoinableConnection(SecureConnection):
     """A connection that can be joined with another.
@@ -28,6 +22,7 @@ class JoinableConnection(SecureConnection):
     """
 
     moved = 0
+    _flows = False  # whether what comes is a part of something large
     _sink: "JoinableConnection | None" = None
     _held: "JoinableConnection | None" = None  # the source that waits until we have sent all
 
@@ -59,16 +54,28 @@ class JoinableConnection(SecureConnection):
 
     def _moveRecords(self) -> Why:
         """Move the records that have come."""
-        gather, handle, take = self.engine.gather, self._handle, self._sink.take  # type: ignore[union-attr]
-        for _ in _ROUNDS:
-            count, meaning = gather(handle)
-            if count:
-                self.moved += count
-                if not take(count, self) or count < SMALL:
-                    return self._stopped(meaning) if meaning else None
-            if meaning:
-                return self._stopped(meaning)
-        return None
+        if self._flows:
+            return self._moveMuch()
+        count, meaning = self.engine.gather(self._handle)
+        if count:
+            self._flows = count >= SMALL
+            if self._pass(count) and self._flows and not meaning:
+                return self._moveMuch()
+        return self._stopped(meaning) if meaning else None
+
+    def _moveMuch(self) -> Why:
+        """Move what has come of something large; when nothing more of it has, it is over."""
+        before = self.moved
+        # What OpenSSL has to say meanwhile needs room in the socket.
+        read = self.engine.rounds if self.untaken else self.engine.bulk
+        meaning = read(self._handle, self.socket, self._pass)
+        self._flows = self.moved - before >= SMALL
+        return self._stopped(meaning) if meaning else None
+
+    def _pass(self, count: int) -> bool:
+        """Pass on what the engine's buffer begins with; tells whether there may be more."""
+        self.moved += count
+        return self._sink.take(count, self)  # type: ignore[union-attr]
 
     def _moveBytes(self) -> Why:
         """Move the bytes that have come."""
@@ -80,8 +87,7 @@ class JoinableConnection(SecureConnection):
             return CONNECTION_LOST
         if not count:
             return self._endOfInput()
-        self.moved += count
-        self._sink.take(count, self)  # type: ignore[union-attr]
+        self._pass(count)
         return None
 
     def take(self, count: int, source: "JoinableConnection") -> bool:

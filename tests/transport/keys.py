@@ -23,7 +23,7 @@ class KeyChanger:
     """Makes such clients.
 
     :ivar creator: what they start TLS with; they must have said nothing by OpenSSL before their
-        update, and say nothing by it afterwards.
+        first update, and say nothing by it afterwards.
     """
 
     def __init__(self) -> None:
@@ -43,7 +43,8 @@ class KeyChanger:
     def update(self, peer: Peer) -> bytes:
         """Change a client's keys, and ask for the same: the record that says so."""
         connection = cast(Any, peer.transport.getHandle())
-        record = self._seal(connection, 0, _UPDATE_REQUESTED + _HANDSHAKE)
+        count = self._counts.get(connection, 0)
+        record = self._seal(connection, count, _UPDATE_REQUESTED + _HANDSHAKE)
         self._secrets[connection] = _expand(self._secrets[connection], b"traffic upd", 32)
         self._counts[connection] = 0
         return record

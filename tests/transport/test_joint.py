@@ -2,8 +2,9 @@
 
 import itertools
 import socket
-from typing import ClassVar
+from typing import Any, ClassVar
 
+import attrs
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from twisted.internet.error import ConnectionLost
@@ -13,10 +14,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mailproxy import openssl
 from mailproxy.bridge import DRAIN_GRACE, LAST_ANSWER
-from mailproxy.openssl import SMALL, WANT_READ, WANT_WRITE, Engine
+from mailproxy.openssl import PIECES, ROUNDS, SIZE, SMALL, WANT_READ, WANT_WRITE, Engine
 from mailproxy.stream import CLOSE_GRACE
 from mailproxy.transport import SocketConnection
-from mailproxy.transport.joint import ROUNDS
 from tests import support, test_bridge
 from tests.support import Peer
 from tests.test_bridge import SECURED, Joint
@@ -226,14 +226,21 @@ class MoveTests(JoinCase):
 
     def test_oneEventDoesNotTakeForEver(self) -> None:
         """A flood is moved in portions: others have their turn."""
-        joint = self.joint((True, True), 1 << 20)
-        source, _ = joint.transports()
-        source.pauseProducing()
-        for _ in range(40):
-            joint.client.say(b"x" * 16_384)
-        joint.network.pump()
-        source.doRead()
-        self.assertEqual(joint.bridge.received, ROUNDS * 16_384)
+        for engine in (openssl.direct(), openssl.public()):
+            self.patch(SocketConnection, "engine", engine)
+            joint = self.joint((True, True), 1 << 20)
+            source, _ = joint.transports()
+            source.pauseProducing()
+            for _ in range(60):
+                joint.client.say(b"x" * 16_384)
+            joint.network.pump()
+            source.doRead()
+            moved = joint.bridge.received
+            self.assertGreaterEqual(moved, ROUNDS * 16_384)
+            self.assertLessEqual(moved, 16_384 + PIECES * SIZE)
+            source.resumeProducing()
+            joint.network.pump()
+            self.assertEqual(len(joint.backend.received), 60 * 16_384)
 
     def test_smallRecordsOfALargeWholeGoOutTogether(self) -> None:
         """A sender that writes 4 KiB at a time does not make its reader pay for each."""
@@ -315,6 +322,34 @@ class MoveTests(JoinCase):
         wire.send(changer.record(joint.client, b"b NOOP\r\n"))
         joint.network.pump()
         self.assertEqual(joint.backend.received, b"a NOOP\r\nb NOOP\r\n")
+
+    def test_keysMayChangeInTheMiddleOfMuch(self) -> None:
+        """Where it is read in pieces, too: the update is answered, and both directions go on."""
+        bulks: list[int] = []
+
+        def bulk(*arguments: Any) -> int:
+            bulks.append(direct.bulk(*arguments))
+            return bulks[-1]
+
+        direct, changer = openssl.direct(), KeyChanger()
+        self.patch(SocketConnection, "engine", attrs.evolve(direct, bulk=bulk))
+        self.patch(support, "clientTLS", lambda: changer.creator)
+        joint = self.joint((True, True), 1 << 20)
+        data = bytes(range(250)) * 20
+
+        def said() -> bytes:
+            return changer.record(joint.client, data)
+
+        for _ in range(3):
+            joint.client.transport.socket.send(
+                changer.update(joint.client) + said() + changer.update(joint.client) + said()
+            )
+            joint.network.pump()
+            joint.backend.say(b"go on\r\n")
+            joint.network.pump()
+        self.assertTrue(joint.backend.received == data * 6)
+        self.assertEqual(joint.client.received, b"go on\r\n" * 3)
+        self.assertEqual(set(bulks), {WANT_READ})
 
     def test_aLostSinkTakesNothing(self) -> None:
         """What comes for it is dropped; its protocol ends the source."""
