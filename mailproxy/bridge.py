@@ -21,7 +21,7 @@ from mailproxy.transport import JoinableConnection
 
 DRAIN_GRACE = 60.0
 """Seconds that a slow reader has for the last bytes of a leg that has closed: these are at most
-what a transport holds and one read, 128 KiB."""
+what a transport holds and one read, a few hundred KiB."""
 
 LAST_ANSWER = 5.0
 """Seconds of silence after which a TLS backend is told that its client has ended its side. To some,

@@ -155,6 +155,7 @@ class MemoryConnection(JoinableConnection):
     """
 
     bindsTLS = False
+    pipe = None
 
     def __init__(self, end: object, protocol: Protocol, network: "Network", isClient: bool) -> None:
         super().__init__(cast(Any, end), protocol, cast(Any, network))

@@ -1,7 +1,8 @@
 """Bytes from one connection to another, without their protocols.
 
-Each event moves what has come through the engine's one buffer. A sink that takes no more stops its
-source from being read, and keeps what it could not send: at most what one event has read. Must not
+Each event moves what has come through the engine's one buffer, or, where both are plain and much
+comes, past us. A sink that takes no more stops its source from being read, and keeps what it could
+not send: at most what one event has read. Must not
 know who has joined the two, nor what an end of one means to the other: that is the protocols'.
 """
 
@@ -12,6 +13,7 @@ from twisted.python.failure import Failure
 
 from mailproxy.openssl import SMALL
 from mailproxy.transport.connection import Why
+from mailproxy.transport.pipe import LARGE, Pipe, sharedPipe
 from mailproxy.transport.secure import SecureConnection
 
 
@@ -78,16 +80,22 @@ class JoinableConnection(SecureConnection):
         return self._sink.take(count, self)  # type: ignore[union-attr]
 
     def _moveBytes(self) -> Why:
-        """Move the bytes that have come."""
+        """Move the bytes that have come; of something large, from socket to socket."""
+        pipe = self._sink.pipe if self._flows else None  # type: ignore[union-attr]
         try:
-            count = self.socket.recv_into(self.engine.buffer)
+            count = pipe.fill(self.socket) if pipe else self.socket.recv_into(self.engine.buffer)
         except BlockingIOError:
             return None
         except OSError:
             return CONNECTION_LOST
         if not count:
             return self._endOfInput()
-        self._pass(count)
+        self._flows = count >= LARGE
+        if pipe is None:
+            self._pass(count)
+        else:
+            self.moved += count
+            self._sink.drain(pipe, count, self)  # type: ignore[union-attr]
         return None
 
     def take(self, count: int, source: "JoinableConnection") -> bool:
@@ -102,7 +110,7 @@ class JoinableConnection(SecureConnection):
             sent = self.engine.put(self._handle, count)
             if sent == count:
                 return True
-            self._keep(sent, count)
+            self._keep(bytes(self.engine.buffer[sent:count]))
         elif self.connected:
             try:
                 sent = self.socket.send(self.engine.buffer[:count])
@@ -111,17 +119,38 @@ class JoinableConnection(SecureConnection):
                 self._noteReset(error)
             if sent == count:
                 return True
-            self._keep(sent, count)
+            self._keep(bytes(self.engine.buffer[sent:count]))
         else:
             return True  # our protocol knows, or will: the end of the source is its business
-        self._held = source
-        source.stopReading()
+        self._hold(source)
         return False
 
-    def _keep(self, start: int, stop: int) -> None:
+    @property
+    def pipe(self) -> Pipe | None:
+        """What bytes can come through to our socket; None where they cannot as they are."""
+        isFree = self._handle is None and not (self.dataBuffer or self._tempDataLen)
+        return sharedPipe() if isFree and self.connected else None
+
+    def drain(self, pipe: Pipe, count: int, source: "JoinableConnection") -> None:
+        """Send what the pipe holds; keep what cannot be sent now, and hold the source."""
+        try:
+            rest = pipe.empty(count, self.socket)
+        except OSError as error:
+            self._noteReset(error)
+            rest = pipe.rest(count)
+        if rest:
+            self._keep(rest)
+            self._hold(source)
+
+    def _keep(self, data: bytes) -> None:
         """Keep what could not be sent; why, is told when the reactor lets us write."""
-        self.dataBuffer, self.offset = bytes(self.engine.buffer[start:stop]), 0
+        self.dataBuffer, self.offset = data, 0
         self.startWriting()
+
+    def _hold(self, source: "JoinableConnection") -> None:
+        """Let a source wait until we have sent all."""
+        self._held = source
+        source.stopReading()
 
     def doWrite(self) -> Any:
         """Send what waits for the socket; with nothing left, let the held source go on."""

@@ -16,7 +16,8 @@ from mailproxy import openssl
 from mailproxy.bridge import DRAIN_GRACE, LAST_ANSWER
 from mailproxy.openssl import PIECES, ROUNDS, SIZE, SMALL, WANT_READ, WANT_WRITE, Engine
 from mailproxy.stream import CLOSE_GRACE
-from mailproxy.transport import SocketConnection
+from mailproxy.transport import SocketConnection, joint
+from mailproxy.transport.pipe import LARGE, sharedPipe
 from tests import support, test_bridge
 from tests.support import Peer
 from tests.test_bridge import SECURED, Joint
@@ -503,3 +504,64 @@ class PublicEveryByteTests(EveryByteTests):
 
     engine = openssl.public()
     examples = 25
+
+
+class PipedEveryByteTests(EveryByteTests):
+    """The same where everything is large enough for a pipe."""
+
+    examples = 40
+
+    def setUp(self) -> None:
+        """Make all of it so."""
+        super().setUp()
+        self.patch(joint, "LARGE", 1)
+
+
+class PipeTests(JoinCase):
+    """From one plain leg to another."""
+
+    def large(self, capacity: int) -> tuple[Joint, Any]:
+        """Join two and have much come; gives the connection that it has come to."""
+        found = self.joint((False, False), capacity)
+        found.backend.say(b"x" * 2 * LARGE)
+        found.network.pump()
+        self.assertEqual(len(found.client.received), 2 * LARGE)
+        return found, found.transports()[1]
+
+    def test_whatIsLargeIsNotReadByUs(self) -> None:
+        """It is counted all the same; what is small is read, again."""
+        found, source = self.large(1 << 20)
+        self.patch(source, "engine", attrs.evolve(self.engine, buffer=memoryview(b"")))
+        found.backend.say(b"y" * 3 * LARGE)
+        found.network.pump()
+        self.assertEqual((len(found.client.received), found.bridge.sent), (5 * LARGE, 5 * LARGE))
+        del source.engine
+        for _ in range(2):
+            found.backend.say(b"z" * 10)
+            found.network.pump()
+        self.assertTrue(found.client.received.endswith(b"y" + b"z" * 20))
+
+    def test_whatASinkDoesNotTakeIsKept(self) -> None:
+        """No more than the pipe holds, and in its place; the source waits."""
+        found, source = self.large(1 << 16)
+        found.client.stopReading()
+        for _ in range(30):
+            found.backend.say(b"y" * 2 * LARGE)
+            found.network.pump()
+        self.assertTrue(source.held)
+        self.assertLessEqual(found.transports()[0].unsent, 1 << 18)
+        found.client.startReading()
+        found.network.pump()
+        self.assertTrue(found.client.received == b"x" * 2 * LARGE + b"y" * 60 * LARGE)
+
+    def test_aLostSinkLeavesNothingInThePipe(self) -> None:
+        """Which others use."""
+        found, _ = self.large(1 << 20)
+        found.client.reset()
+        found.backend.say(b"y" * 2 * LARGE)
+        found.network.pump()
+        pipe = sharedPipe()
+        assert pipe is not None
+        self.assertRaises(BlockingIOError, pipe.rest, 1)
+        other, _ = self.large(1 << 20)
+        self.assertEqual(other.client.received, b"x" * 2 * LARGE)

@@ -9,6 +9,7 @@ import socket
 
 from twisted.internet.protocol import Protocol
 
+from mailproxy.transport import JoinableConnection
 from tests.support import MemoryConnection, Network, Peer
 
 _READ = select.POLLIN | select.POLLHUP | select.POLLERR
@@ -19,6 +20,7 @@ class WireConnection(MemoryConnection):
     """A connection over a real socket."""
 
     bindsTLS = True
+    pipe = JoinableConnection.pipe  # type: ignore[assignment]
 
     def unacknowledged(self) -> int:
         """Tell how many bytes the other end has not read: more than TCP's kernel would say."""
