@@ -427,6 +427,7 @@ class EveryByteTests(JoinCase):
     """Any chunks, any stalls, any ends, on every kind of leg."""
 
     examples = 60
+    secured: ClassVar[tuple[tuple[bool, bool], ...]] = SECURED
 
     def test_everyByteArrives(self) -> None:
         """Once, in order, and counted; and an end arrives after the last of them."""
@@ -446,8 +447,15 @@ class EveryByteTests(JoinCase):
             [(True, "finish"), (False, "pump"), (False, "finish")],
             [WANT_WRITE, WANT_WRITE],
         )
+        @example(
+            (False, False),
+            NearWire,
+            5000,
+            [(False, 100_000), (False, "pump"), (True, "stop"), (False, 100_000), (False, "pump")],
+            [],
+        )
         @given(
-            st.sampled_from(SECURED),
+            st.sampled_from(self.secured),
             st.sampled_from([Wire, NearWire]),
             st.sampled_from([5_000, 100_000]),
             STEPS,
@@ -510,6 +518,7 @@ class PipedEveryByteTests(EveryByteTests):
     """The same where everything is large enough for a pipe."""
 
     examples = 40
+    secured = ((False, False),)
 
     def setUp(self) -> None:
         """Make all of it so."""
