@@ -40,6 +40,7 @@ from mailproxy.seat import ALONE, Seat
 from mailproxy.session import Session
 from mailproxy.sockets import isLocal
 from mailproxy.tls import BackendOptions, BackendTLS, ServerTLS
+from mailproxy.tls.spare import Spare
 from mailproxy.waiting import pause
 
 REPORT_INTERVAL = 60.0
@@ -82,6 +83,7 @@ class Proxy(Service):
 
     :ivar runtime: what holds now.
     :ivar bound: the addresses that we listen on; filled as the sockets are bound.
+    :ivar spare: the certificate that is shown where no other fits, whatever is configured.
     """
 
     log = Logger()
@@ -101,6 +103,7 @@ class Proxy(Service):
         self._reactor: DialReactor = reactor
         self.clock = IReactorTime(reactor)
         self._protocols, self._seat = protocols, seat
+        self.spare = seat.spare or Spare()
         self.registry = Registry(self.clock)
         self.health = Health(self.clock, _healthSettings(config))
         self.metrics = Metrics(self._snapshot)
@@ -131,13 +134,21 @@ class Proxy(Service):
             config.routing.default_destination,
             config.mapping.on_error,
         )
-        certificates = ServerTLS(config.tls.certificate, config.tls.protocols, read=self._seat.read)
+        certificates = self._makeCertificates(config)
         resources = self._makeResources(config, rules, router)
         listeners = {
             name: self._makeListenerRuntime(config, name, resources, certificates)
             for name in config.listener
         }
         return Runtime(config, source, rules, router, listeners, certificates)
+
+    def _makeCertificates(self, config: Config) -> ServerTLS:
+        """Read them, and tell what somebody should look at."""
+        tls, seat = config.tls, self._seat
+        made = ServerTLS(tls.certificate, tls.protocols, read=seat.read, spare=self.spare)
+        for text in made.warnings if seat.warns else ():
+            self.log.warn("{text}", text=text)
+        return made
 
     def _makeResources(self, config: Config, rules: IdentityRules, router: Router) -> Resources:
         server = config.server

@@ -40,7 +40,7 @@ FLOORS = {
     "stream": 1,
     "sockets": 1,
     "notify": 1,
-    "seat": 1,
+    "seat": 2,
     "routing": 2,
     "dial": 2,
     "drain": 2,

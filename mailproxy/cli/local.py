@@ -59,17 +59,21 @@ class Findings:
 def _examine(path: Path, environment: Mapping[str, str]) -> Findings:
     try:
         config = load(path, environment)
-        _tryTLS(config)
+        found = _tryTLS(config)
     except ConfigError as error:
         return Findings(error.problems)
-    return Findings((), [*warnings(config), *unmatchedInFile(config)])
+    return Findings((), [*warnings(config), *found, *unmatchedInFile(config)])
 
 
-def _tryTLS(config: Config) -> None:
-    """Build the contexts that a start would build: some things only OpenSSL can refuse."""
-    ServerTLS(config.tls.certificate, config.tls.protocols)
+def _tryTLS(config: Config) -> list[str]:
+    """Build the contexts that a start would build: some things only OpenSSL can refuse.
+
+    :returns: the warnings of a start.
+    """
+    server = ServerTLS(config.tls.certificate, config.tls.protocols)
     for destination in config.destination.values():
         BackendTLS(BackendOptions.fromConfig(destination, config.tls.protocols))
+    return server.warnings
 
 
 def schema(arguments: argparse.Namespace, terminal: Terminal) -> int:

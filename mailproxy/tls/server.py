@@ -19,12 +19,9 @@ from zope.interface import implementer
 from mailproxy.config.certificates import Read
 from mailproxy.config.model import Certificate, TLSProtocols
 from mailproxy.errors import ConfigError
-from mailproxy.logs import Logger
 from mailproxy.openssl import ISocketTLS
 from mailproxy.tls.contexts import KeyPair, dnsNames, makeContext, setGroups
-
-GENERATED = "mailproxy.invalid"
-"""The name that stands in a generated certificate: one that can be nobody's."""
+from mailproxy.tls.spare import Spare
 
 _SESSION_CONTEXT = b"mailproxy"
 """Sessions are taken up again under any of our certificates; OpenSSL wants a name for that."""
@@ -51,9 +48,8 @@ class ServerTLS:
     transport refers to this object as long as it lives, so a reload takes nothing from under it.
 
     :ivar expiries: when each configured certificate ends, by its name in the configuration.
+    :ivar warnings: what somebody should look at.
     """
-
-    log = Logger()
 
     def __init__(
         self,
@@ -61,18 +57,21 @@ class ServerTLS:
         protocols: TLSProtocols,
         alpn: Sequence[bytes] = (),
         read: Read = Path.read_bytes,
+        spare: Spare | None = None,
     ) -> None:
         """Build a context per certificate.
 
         :param alpn: application protocols to agree on, best first; none: ALPN is not answered.
         :param read: gives the files' contents.
+        :param spare: what clients are shown that no certificate is for; None: one of our own.
         :raises ConfigError: when a certificate, a suite or a group cannot be used.
         """
         self._protocols = protocols
         self._alpn = tuple(alpn)
-        self._read = read
+        self._read, self._spare = read, spare or Spare()
         self._contexts: dict[bytes, SSL.Context] = {}
         self.expiries: dict[str, datetime.datetime] = {}
+        self.warnings: list[str] = []
         byName = {name: self._add(name, entry) for name, entry in certificates.items()}
         self._default = self._chooseDefault(certificates, byName)
 
@@ -111,10 +110,8 @@ class ServerTLS:
         for subject in dnsNames(pair.certificate) if entry.subjects is None else entry.subjects:
             key = subject.lower().removesuffix(".").encode("ascii", "backslashreplace")
             if self._contexts.setdefault(key, context) is not context:
-                self.log.warn(
-                    "tls.certificate.{name}: {subject} is served by an earlier certificate",
-                    name=name,
-                    subject=subject,
+                self.warnings.append(
+                    f"tls.certificate.{name}: {subject} is served by an earlier certificate"
                 )
         return context
 
@@ -129,11 +126,7 @@ class ServerTLS:
             return self._contexts[b"*"]
         if len(built) == 1:
             return next(iter(built.values()))
-        self.log.warn(
-            "no TLS certificate is the default: clients that ask for no name, or for one that no"
-            " certificate is for, are shown a self-signed one, which they will not trust"
-        )
-        return self._build(KeyPair.generate(GENERATED))
+        return self._build(self._spare.pair())
 
     def _build(self, pair: KeyPair) -> SSL.Context:
         """Build the context that shows this certificate."""

@@ -60,7 +60,7 @@ class FleetAdopter:
     """Prepares for all workers.
 
     :param proxy: the parent's own, which serves nobody: its runtime says what holds, its
-        certificates are management's.
+        certificates are management's, and the generated one is everybody's.
     :param files: notes what that proxy reads of certificates.
     :ivar given: what a worker that is started now begins with.
     :ivar adopted: called when something else holds.
@@ -70,7 +70,7 @@ class FleetAdopter:
 
     def __init__(self, fleet: Fleet, proxy: Proxy, files: KeyFiles, inThread: InThread) -> None:
         self._fleet, self._proxy, self._files, self._inThread = fleet, proxy, files, inThread
-        self.given = Given(forWorkers(proxy.runtime.config), files.taken())
+        self.given = self._give(proxy.runtime.config)
         self.adopted: Callable[[], None] = lambda: None
 
     @property
@@ -100,9 +100,14 @@ class FleetAdopter:
     async def _prepare(self, config: Config, sameStore: bool) -> _FleetAdoption:
         source = self._proxy.runtime.source
         runtime = await self._inThread(lambda: self._proxy.makeRuntime(config, source))
-        given = Given(forWorkers(config), self._files.taken(), sameStore)
+        given = self._give(config, sameStore)
         handles = await self._agree(lambda each: each.hand(START_PATIENCE, given))
         return _FleetAdoption(self, runtime, given, handles, Deferred())
+
+    def _give(self, config: Config, sameStore: bool = False) -> Given:
+        """Say it for workers, with what the parent has just read or made for it."""
+        files, spare = self._files.taken(), self._proxy.spare.written()
+        return Given(forWorkers(config), files, sameStore, spare)
 
     async def _agree(
         self, prepare: Callable[[Handle], Awaitable[Any]], more: Handle | None = None

@@ -23,11 +23,13 @@ class Given:
 
     :ivar files: the content of every file of a certificate or key.
     :ivar sameStore: leave the mapping alone.
+    :ivar spare: the generated certificate and its key, as `Spare` writes them.
     """
 
     config: Config = attrs.field(repr=False)
     files: Mapping[Path, bytes] = attrs.field(repr=False)
     sameStore: bool = False
+    spare: bytes | None = attrs.field(default=None, repr=False)
 
 
 @attrs.frozen

@@ -25,6 +25,7 @@ from mailproxy.mapping.shared import Rewrite, SharedFileSource
 from mailproxy.proxy import ProtocolClasses, Proxy
 from mailproxy.seat import Seat
 from mailproxy.sources import ProxyReactor
+from mailproxy.tls.spare import Spare
 from mailproxy.waiting import TimedOut, within
 from mailproxy.workers import merge
 from mailproxy.workers.setup import Given, KeyFiles, Setup
@@ -89,7 +90,7 @@ class Worker:
         self._parts = parts
         self.written: Callable[[int, Style | None], None] = lambda number, style: None
         self.peer = Peer(self._methods(), {}, self._orphaned, self._take)
-        self._files = KeyFiles({})
+        self._files, self._spare = KeyFiles({}), Spare()
         self._sockets: list[InheritedSocket] = []
         self._adoption: Adoption | None = None
         self._begun = self._ending = False
@@ -141,10 +142,12 @@ class Worker:
         self.written(setup.number + 1, setup.style)
         config = setup.given.config
         setLevel(config.server.log_level)
-        self._files.replace(setup.given.files)
+        self._furnish(setup.given)
         stores = self._parts.stores(setup.number == 0)
         source = await stores.remake(config)
-        seat = Seat(setup.number, setup.of, self._files.read, self._borrow)
+        seat = Seat(
+            setup.number, setup.of, self._files.read, self._borrow, self._spare, warns=False
+        )
         self._proxy = Proxy(self._parts.reactor, self._parts.protocols, config, source, seat)
         self._proxy.bound.update(setup.bound)
         self._proxy.health.tell = self._tellNews
@@ -159,6 +162,11 @@ class Worker:
             self._sockets.append(InheritedSocket(self._parts.reactor, each, factory))
         self._begun = True
         return self._digest()
+
+    def _furnish(self, given: Given) -> None:
+        """Have what is needed to build from a configuration."""
+        self._files.replace(given.files)
+        self._spare.take(given.spare)
 
     def _tune(self, source: IMappingSource) -> None:
         if isinstance(source, SharedFileSource):
@@ -187,7 +195,7 @@ class Worker:
     async def _prepare(self, given: Given) -> str:
         """Make ready for it; the mapping's digest is what it would be."""
         self._discard()
-        self._files.replace(given.files)
+        self._furnish(given)
         adoption = await self._adopter.prepare(given.config, sameStore=given.sameStore)
         self._adoption = adoption
         return self._digestOf(adoption)

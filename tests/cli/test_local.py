@@ -116,6 +116,17 @@ class CheckTests(CommandTestCase):
         answer = json.loads(self.command("check", "--json", str(path))[1])
         self.assertEqual([f"warning: {one}" for one in answer["warnings"]], err.splitlines())
 
+    def test_twoCertificatesForOneName(self) -> None:
+        """The second is not shown to who asks for that name, as the log of a start says, too."""
+        path = Path(self.sound())
+        text = path.read_text()
+        (table,) = re.findall(r"(?s)\[tls\.certificate\.\w+\].*?(?=\n\[)", text)
+        twice = re.sub(r"\[tls\.certificate\.\w+\]", "[tls.certificate.second]", table)
+        twice = twice.replace("default = true", "default = false")
+        path.write_text(text.replace(table, f"{table}\n{twice}\n"))
+        _, _, err = self.command("check", str(path))
+        self.assertIn("is served by an earlier certificate", err)
+
     def test_entriesThatNobodyFinds(self) -> None:
         """The mapping file is looked through for them."""
         path = Path(self.sound())

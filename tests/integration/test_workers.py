@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from twisted.trial.unittest import SkipTest
 
@@ -25,24 +24,12 @@ from tests.integration import (
     test_start,
 )
 from tests.integration.accounts import ALICE
-from tests.integration.lifecycle import LifecycleTestCase
+from tests.integration.fleet import PATIENCE, FleetCase, TwoWorkers
 from tests.integration.network import isListening, isRunning
 from tests.integration.operating import OperatingCase
 from tests.integration.process import waitUntil
 from tests.integration.proxy import PROJECT, ProxyProcess
 from tests.integration.wire import LineClient
-
-PATIENCE = 20.0
-"""Seconds for a worker to be there again; a loaded machine needs some for each interpreter."""
-
-
-class TwoWorkers:
-    """Makes the proxies of a test case have two workers, whatever their configuration says."""
-
-    def setUp(self) -> None:
-        """Say so before anything is started."""
-        self.patch(ProxyProcess, "threads", 2)  # type: ignore[attr-defined]
-        super().setUp()  # type: ignore[misc]
 
 
 class StopTests(TwoWorkers, test_lifecycle.StopTests):
@@ -75,43 +62,6 @@ class ChangeTests(TwoWorkers, test_reload.ChangeTests):
 
 class CertificateTests(TwoWorkers, test_reload.CertificateTests):
     """Certificates that are renewed."""
-
-
-class FleetCase(TwoWorkers, LifecycleTestCase):
-    """A proxy with two workers, whose processes the test may kill."""
-
-    def setUp(self) -> None:
-        """Start it, with everybody mapped to the backend that echoes."""
-        super().setUp()
-        self.proxy.config["server"] |= {"log_level": "info", "shutdown_grace": "2s"}
-        self.proxy.start()
-        self.assertServing(2)
-
-    def stats(self) -> dict[str, Any]:
-        """What management says."""
-        answer = self.api("GET", "/stats")
-        return dict(answer.json()) if answer.status == 200 else {}
-
-    def workers(self) -> list[int]:
-        """The process ids of the workers that serve."""
-        found = self.stats().get("workers", [])
-        return [each["pid"] for each in found if each["state"] == "serving"]
-
-    def assertServing(self, count: int) -> None:
-        """So many workers serve before long."""
-        self.assertEventually(lambda: len(self.workers()) == count, "no worker", PATIENCE)
-
-    def crowd(self, count: int) -> list[LineClient]:
-        """Sessions of the same account, on both workers."""
-        return [self.loggedIn(ALICE, "imap") for _ in range(count)]
-
-    def lives(self, client: LineClient) -> bool:
-        """Whether a bridged session is still there."""
-        try:
-            client.send(b"x\r\n")
-            return client.readLine() == b"* echo x"
-        except (EOFError, OSError):
-            return False
 
 
 class DeathTests(FleetCase):

@@ -2,19 +2,18 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
 
 import trustme
 from cryptography import x509
 from OpenSSL import SSL
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
-from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from mailproxy.config.model import Certificate
 from mailproxy.tls.contexts import dnsNames
-from mailproxy.tls.server import GENERATED, ServerTLS
+from mailproxy.tls.server import ServerConnection, ServerTLS
+from mailproxy.tls.spare import GENERATED, Spare
 from tests.tls.handshake import Configure, Conversation, OtherEnd, entry, only, protocols
 
 authority = trustme.CA()
@@ -34,16 +33,19 @@ def suites13(tls13: bytes) -> Configure:
     return lambda context: context.set_tls13_ciphersuites(tls13)
 
 
+def fingerprint(server: ServerTLS) -> bytes:
+    """Tell the certificates of two servers apart."""
+    certificate = ServerConnection(server.contextFor(None), ()).get_certificate()
+    assert certificate is not None
+    return bytes(certificate.digest("sha256"))
+
+
 class ServerCase(SynchronousTestCase):
     """Builds servers and asks them for certificates."""
 
     def setUp(self) -> None:
-        """Listen to the log."""
+        """Have a place for files."""
         self.directory = Path(self.mktemp())
-        self.warnings: list[LogEvent] = []
-        observer = cast(ILogObserver, self.warnings.append)
-        globalLogPublisher.addObserver(observer)
-        self.addCleanup(globalLogPublisher.removeObserver, observer)
 
     def entryFor(
         self, name: str, subjects: Sequence[str] | None = None, default: bool = False
@@ -133,20 +135,27 @@ class ChoiceTests(ServerCase):
         server = self.serving("mail.example.com")
         for name in (b"mail.example.com", b"elsewhere.example", None):
             self.assertEqual(self.shown(server, name), "mail.example.com")
-        self.assertEqual(self.warnings, [])
 
     def test_withoutADefaultItIsSelfSigned(self) -> None:
-        """Where nothing fits, a generated certificate is shown, and a warning stands in the log."""
+        """Where nothing fits, a generated certificate is shown."""
         server = self.serving("mail.example.com", "other.example")
         self.assertEqual(self.shown(server, b"elsewhere.example"), GENERATED)
         self.assertEqual(self.shown(server, None), GENERATED)
         self.assertEqual(self.shown(server, b"mail.example.com"), "mail.example.com")
-        self.assertEqual([str(event["log_level"].name) for event in self.warnings], ["warn"])
 
     def test_withoutAnyCertificateItIsSelfSigned(self) -> None:
-        """A proxy without certificates still speaks TLS, with a warning."""
+        """A proxy without certificates still speaks TLS."""
         self.assertEqual(self.shown(self.serving(), b"mail.example.com"), GENERATED)
-        self.assertEqual(len(self.warnings), 1)
+
+    def test_theGeneratedOneIsKept(self) -> None:
+        """Whoever is built with the same spare shows the same: a reload changes nothing."""
+        spare = Spare()
+        self.assertIsNone(spare.written())
+        servers = [ServerTLS({}, protocols(), spare=spare) for _ in range(2)]
+        other = ServerTLS({}, protocols())
+        shown = [fingerprint(each) for each in (*servers, other)]
+        self.assertEqual(shown[0], shown[1])
+        self.assertNotEqual(shown[0], shown[2])
 
     def test_caseAndTrailingDotDoNotMatter(self) -> None:
         """Names are compared as DNS does."""
@@ -176,7 +185,10 @@ class ChoiceTests(ServerCase):
         }
         server = ServerTLS(entries, protocols())
         self.assertEqual(self.shown(server, b"mail.example.com"), "mail.example.com")
-        self.assertEqual([event["name"] for event in self.warnings], ["second"])
+        self.assertEqual(
+            server.warnings,
+            ["tls.certificate.second: mail.example.com is served by an earlier certificate"],
+        )
 
     def test_theChainIsSent(self) -> None:
         """A client that knows only the root can verify, also behind a switch of certificates."""

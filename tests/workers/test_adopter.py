@@ -3,13 +3,20 @@
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.logger import LogLevel
 
 from mailproxy.config.model import Config
 from mailproxy.errors import ConfigError, Unanswered
 from mailproxy.workers.fleet import START_PATIENCE
 from tests.config.support import Issued, changed
+from tests.stage import Watched
 from tests.test_proxy import TEXT
 from tests.workers.support import FleetCase
+
+CERTIFICATE = """[tls.certificate.main]
+cert = "main.pem"
+key = "main.key"
+"""
 
 RENEWED = Issued("mail.example.com", "imap.example.com")
 
@@ -32,6 +39,12 @@ class AdoptionCase(FleetCase):
         greetings = [self.enter(number) for number in range(len(self.house.workers))]
         self.network.pump()
         return [client.take().rpartition(b"] ")[2].strip() for client in greetings]
+
+    def shown(self) -> set[bytes]:
+        """The fingerprints that clients of workers, and of management, are shown."""
+        proxies = [self.house.proxy, *(self.proxyOf(number) for number in (0, 1))]
+        found = [each.serverConnectionForTLS(None).get_certificate() for each in proxies]  # type: ignore[arg-type]
+        return {bytes(each.digest("sha256")) for each in found if each is not None}
 
     def other(self) -> Config:
         """A configuration with another banner."""
@@ -153,12 +166,6 @@ class ReloadTests(AdoptionCase):
 class CertificateTests(AdoptionCase):
     """Files of certificates."""
 
-    def shown(self) -> set[bytes]:
-        """The fingerprints that clients of workers, and of management, are shown."""
-        proxies = [self.house.proxy, *(self.proxyOf(number) for number in (0, 1))]
-        found = [each.serverConnectionForTLS(None).get_certificate() for each in proxies]  # type: ignore[arg-type]
-        return {bytes(each.digest("sha256")) for each in found if each is not None}
-
     def test_whatTheParentHasReadIsUsed(self) -> None:
         """A file that has changed, or is out of reach, does not matter to a worker."""
         before = self.shown()
@@ -186,6 +193,48 @@ class CertificateTests(AdoptionCase):
         prepared = self.prepare(self.house.adopter.config, sameStore=True)
         self.failure(prepared, ConfigError)
         self.assertEqual(self.shown(), before)
+
+
+class GeneratedTests(AdoptionCase):
+    """The certificate that is shown where none is configured."""
+
+    text = changed((CERTIFICATE, ""), base=TEXT)
+
+    def test_allShowTheSame(self) -> None:
+        """Management too; a worker that is started later, and after a reload."""
+        before = self.shown()
+        self.assertEqual(len(before), 1)
+        self.house.processes[1].die("signal 9")
+        self.network.advance(1)
+        self.assertEqual(self.shown(), before)
+        self.adopt(self.load(changed(("hello", "good day"), base=self.text)))
+        self.assertEqual(self.shown(), before)
+
+    def test_neededLater(self) -> None:
+        """It is made by the reload that takes the last certificate away, and comes back."""
+        own = self.load(TEXT)
+        before = self.shown()
+        self.adopt(own)
+        self.assertNotEqual(self.shown(), before)
+        self.adopt(self.load(self.text))
+        self.assertEqual(self.shown(), before)
+
+
+class WarningTests(Watched, AdoptionCase):
+    """What is to be said of certificates is said by the parent alone."""
+
+    text = TEXT.replace(CERTIFICATE, CERTIFICATE + CERTIFICATE.replace("main]", "other]"))
+
+    def setUp(self) -> None:
+        """Listen to the log."""
+        Watched.setUp(self)
+        AdoptionCase.setUp(self)
+
+    def test_saidOnce(self) -> None:
+        """However many workers there are."""
+        said = [text for text in self.logged(LogLevel.warn) if "an earlier certificate" in text]
+        self.assertEqual(len(said), len(set(said)), said)
+        self.assertTrue(said)
 
 
 class SecretTests(AdoptionCase):

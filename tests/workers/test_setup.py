@@ -17,7 +17,7 @@ class SetupTests(ConfigTestCase):
     def test_configurationIsTheSameAfterwards(self) -> None:
         """With its secrets, which the store needs; a representation shows none."""
         config = self.load(changed(('source = "file"', 'source = "redis"'), extra=STORE))
-        given = Given(config, {Path("a.pem"): b"private"})
+        given = Given(config, {Path("a.pem"): b"private"}, spare=b"made-up")
         setup = Setup(
             1, 2, given, (Inherited("k", 4, 2, None),), frozenset({Address("::1", 1)}), b"k"
         )
@@ -25,7 +25,7 @@ class SetupTests(ConfigTestCase):
         self.assertEqual(found, setup)
         self.assertIsNotNone(found.given.config.mapping.redis)
         self.assertIn("hush-hush", found.given.config.mapping.redis.url.get_secret_value())
-        for secret in ("hush-hush", "private", "b'k'"):
+        for secret in ("hush-hush", "private", "made-up", "b'k'"):
             self.assertNotIn(secret, repr(setup))
 
     def test_tokenStaysBehind(self) -> None:
