@@ -101,7 +101,7 @@ class FleetAdopter:
         source = self._proxy.runtime.source
         runtime = await self._inThread(lambda: self._proxy.makeRuntime(config, source))
         given = self._give(config, sameStore)
-        handles = await self._agree(lambda each: each.hand(START_PATIENCE, given))
+        handles = await self._agree(lambda each: each.watch(each.hand(START_PATIENCE, given)))
         return _FleetAdoption(self, runtime, given, handles, Deferred())
 
     def _give(self, config: Config, sameStore: bool = False) -> Given:
@@ -133,15 +133,18 @@ class FleetAdopter:
 
     async def settle(self, handles: list[Handle], outcome: str) -> None:
         """Tell all what becomes of it; who does not hear must not go on with something else."""
-        for each in handles:
-            try:
-                await each.ask(ANSWER_PATIENCE, outcome)
-            except PeerGone:
-                continue
-            except (MailProxyError, RuntimeError) as error:
-                text = "worker {worker} did not {outcome}: it is started anew ({error})"
-                self.log.warn(text, worker=each.number + 1, outcome=outcome, error=error)
-                each.kill()
+        telling = [Deferred.fromCoroutine(self._settleOne(each, outcome)) for each in handles]
+        await DeferredList(telling, consumeErrors=True)
+
+    async def _settleOne(self, handle: Handle, outcome: str) -> None:
+        try:
+            await handle.ask(ANSWER_PATIENCE, outcome)
+        except PeerGone:
+            return
+        except (MailProxyError, RuntimeError) as error:
+            text = "worker {worker} did not {outcome}: it is started anew ({error})"
+            self.log.warn(text, worker=handle.number + 1, outcome=outcome, error=error)
+            handle.kill()
 
     def use(self, runtime: Runtime, given: Given) -> None:
         """Let this hold in the parent, and for workers that are started from now on."""
@@ -159,7 +162,7 @@ class FleetAdopter:
         found = [False]
 
         async def prepare(handle: Handle) -> Any:
-            digest = await handle.ask(START_PATIENCE, "reviseMapping")
+            digest = await handle.watch(handle.ask(START_PATIENCE, "reviseMapping"))
             found[0] = found[0] or digest is not None
             return digest
 
@@ -175,12 +178,10 @@ class FleetAdopter:
         :param digest: of the mapping that it has read then.
         """
         if begun is not self.given:
-            digest = await handle.hand(START_PATIENCE, self.given)
+            digest = await handle.watch(handle.hand(START_PATIENCE, self.given))
             await handle.ask(ANSWER_PATIENCE, "adopt")
-        if self._fleet.serving:
-            _, known = await self._fleet.askOne("digest")
-            if known != digest:
-                await self.rereadMapping(handle)
+        if self._fleet.serving and digest != await self._fleet.reachOne("digest"):
+            await self.rereadMapping(handle)
 
     def close(self) -> Deferred[None]:
         """Keep nothing: each worker lets go of its own."""

@@ -103,23 +103,24 @@ class Shared:
     def _rewritten(self, handle: Handle, facts: Facts) -> None:
         """Let the others follow, whoever has asked for the write."""
         for each in self._others(handle):
-            following = each.ask(START_PATIENCE, "follow", facts)
+            following = each.watch(each.ask(START_PATIENCE, "follow", facts))
             self._following.add(following)
-            following.addBoth(self._followed, following)
+            following.addBoth(self._followed, each, following)
 
-    def _followed(self, result: Any, following: Deferred[Any]) -> Any:
+    def _followed(self, result: Any, handle: Handle, following: Deferred[Any]) -> None:
+        """Let nobody go on who has not followed."""
         self._following.discard(following)
-        return result
+        if isinstance(result, Failure) and result.check(PeerGone) is None:
+            self.log.warn(
+                "worker {worker} did not follow a write: it is started anew ({error})",
+                worker=handle.number + 1,
+                error=result.getErrorMessage(),
+            )
+            handle.kill()
 
     async def followed(self) -> None:
-        """Wait until all have followed what was written so far.
-
-        :raises Unanswered: when one has not.
-        """
-        results = await DeferredList(list(self._following), consumeErrors=True)
-        for done, failure in results:
-            if not done and failure.check(PeerGone) is None:
-                failure.raiseException()
+        """Wait until all who go on have followed what was written so far."""
+        await DeferredList(list(self._following))
 
     # Room
 
@@ -176,7 +177,7 @@ class Shared:
             if number == handle.number:
                 await handle.ask(ANSWER_PATIENCE, "grow", listener, places)
         if self.fleet.serving:
-            _, known = await self.fleet.askOne("health")
+            known = await self.fleet.reachOne("health")
             await handle.ask(ANSWER_PATIENCE, "restore", known)
 
     def hold(self, identifier: str, seconds: float) -> None:
@@ -289,7 +290,7 @@ class FleetControl:
         return self._changing(lambda: self._tellAll("invalidate", identifier))
 
     async def _tellAll(self, method: str, *words: Any) -> None:
-        await self._fleet.askAll(method, *words)
+        await self._fleet.reachAll(method, *words)
 
     def setMapping(self, identifier: str, destination: str) -> Deferred[None]:
         """Write where an account lives; answered when all workers see it."""
@@ -305,14 +306,12 @@ class FleetControl:
         What has failed may have been done all the same: then everybody asks the store anew.
         """
         try:
-            _, result = await self._fleet.askOne(
-                method, identifier, *words, patience=START_PATIENCE
-            )
+            result = await self._fleet.reachOne(method, identifier, *words)
             await self._shared.followed()
         except (MappingError, Unanswered):
-            await self._fleet.askAll("expire", identifier)
+            await self._fleet.reachAll("expire", identifier)
             raise
-        await self._fleet.askAll("invalidate", identifier)
+        await self._fleet.reachAll("invalidate", identifier)
         return result
 
     def reloadMappings(self) -> Deferred[None]:
@@ -322,14 +321,14 @@ class FleetControl:
 
     async def _reloadMappings(self) -> None:
         if not await self._adopter.rereadMapping():
-            await self._fleet.askAll("reloadMappings", patience=START_PATIENCE)
+            await self._fleet.reachAll("reloadMappings")
 
     def kick(self, identifier: str) -> Deferred[int]:
         """End an account's sessions."""
         return self._when(lambda: self._kick(identifier))
 
     async def _kick(self, identifier: str) -> int:
-        return sum(await self._fleet.askAll("kick", identifier))
+        return sum(await self._fleet.reachAll("kick", identifier))
 
     def delay(self, identifier: str, seconds: int) -> Deferred[None]:
         """Let an account's new logins wait, also at workers that begin meanwhile."""
@@ -337,7 +336,7 @@ class FleetControl:
 
     async def _delay(self, identifier: str, seconds: int) -> None:
         self._shared.hold(self._rules().normalize(identifier), seconds)
-        await self._fleet.askAll("delay", identifier, seconds)
+        await self._fleet.reachAll("delay", identifier, seconds)
 
     def reload(self) -> Deferred[list[str]]:
         """Take the configuration file as it is now into use."""

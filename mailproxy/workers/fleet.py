@@ -27,8 +27,8 @@ ANSWER_PATIENCE = 5.0
 START_PATIENCE = 120.0
 """Seconds until a worker must serve: a mapping file of millions of lines takes a while."""
 
-PING_INTERVAL = 10.0
-WARN_AFTER, KILL_AFTER = 3, 6
+PING_INTERVAL = 5.0
+WARN_AFTER, KILL_AFTER = 1, 12
 """Pings without an answer after which a worker is warned of, and taken for dead."""
 
 SOUND = 60.0
@@ -144,9 +144,23 @@ class Fleet(Service):
         :raises Unanswered: naming who has not answered; or when nobody serves.
         :raises MailProxyError: the first error that is answered.
         """
+        return await self._answers(lambda each: each.ask(patience, method, *arguments))
+
+    async def reachAll(self, method: str, *arguments: Any) -> list[Any]:
+        """Have every worker do something that no other may miss; tells what they answer.
+
+        One that shows no life meanwhile is killed, and left out like one that ends. Fails as
+        `askEach`.
+        """
+        found = await self._answers(lambda each: each.watch(self._long(each, method, arguments)))
+        return [answer for _, answer in found]
+
+    def _long(self, handle: Handle, method: str, arguments: tuple[Any, ...]) -> Deferred[Any]:
+        return handle.ask(START_PATIENCE, method, *arguments)
+
+    async def _answers(self, ask: Callable[[Handle], Deferred[Any]]) -> list[tuple[Handle, Any]]:
         handles = self.serving
-        asked = [each.ask(patience, method, *arguments) for each in handles]
-        results = await DeferredList(asked, consumeErrors=True)
+        results = await DeferredList([ask(each) for each in handles], consumeErrors=True)
         failures = [result for done, result in results if not done]
         answers = [
             (handle, result)
@@ -170,9 +184,22 @@ class Fleet(Service):
 
         :raises Unanswered: when it does not answer, or nobody serves.
         """
+        return await self._firstAnswer(lambda each: each.ask(patience, method, *arguments))
+
+    async def reachOne(self, method: str, *arguments: Any) -> Any:
+        """Have one worker do something, whichever; one that shows no life meanwhile is killed.
+
+        :raises Unanswered: when nobody serves, or it does not come to an end with it.
+        """
+        _, answer = await self._firstAnswer(
+            lambda each: each.watch(self._long(each, method, arguments))
+        )
+        return answer
+
+    async def _firstAnswer(self, ask: Callable[[Handle], Deferred[Any]]) -> tuple[Handle, Any]:
         for handle in self.serving:
             try:
-                return handle, await handle.ask(patience, method, *arguments)
+                return handle, await ask(handle)
             except PeerGone:
                 continue
         raise Unanswered("no worker serves at the moment")
@@ -274,21 +301,31 @@ class Fleet(Service):
             self._later(Handle(number, self._clock, self._hooks))
 
     def _ping(self) -> None:
-        """Look whether all are alive; one that answers nothing for a minute is of no use."""
+        """Look whether all are alive; one that answers nothing for a minute is of no use.
+
+        The clients that come to it need not wait so long: others accept them in its stead.
+        """
         for each in self.serving:
             each.silent += 1
             if each.silent > KILL_AFTER:
-                self.log.error(
-                    "worker {worker} does not answer: it is killed", worker=each.number + 1
-                )
-                each.kill()
+                each.giveUp()
                 continue
             if each.silent > WARN_AFTER:
-                self.log.warn("worker {worker} does not answer", worker=each.number + 1)
+                self._relieve(each)
             each.ask(PING_INTERVAL, "ping").addCallbacks(self._alive, self._passOver, (each,))
 
+    def _relieve(self, handle: Handle) -> None:
+        """Have others accept the clients of one that does not answer."""
+        if handle.silent == WARN_AFTER + 1:
+            text = "worker {worker} does not answer; others accept its clients meanwhile"
+            self.log.warn(text, worker=handle.number + 1)
+        self._tellOthers("serve", handle.number)
+
     def _alive(self, counts: Any, handle: Handle) -> None:
-        handle.silent = 0
+        silent, handle.silent = handle.silent, 0
+        if silent > WARN_AFTER:
+            self.log.info("worker {worker} answers again", worker=handle.number + 1)
+            self._tellOthers("rest", handle.number)
         self.heard(handle, counts)
 
     def stopService(self) -> Deferred[None]:

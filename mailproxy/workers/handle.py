@@ -9,7 +9,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import attrs
 from twisted.internet.defer import Deferred
@@ -26,6 +26,7 @@ from twisted.python.failure import Failure
 
 from mailproxy.errors import Unanswered
 from mailproxy.logs import Logger
+from mailproxy.workers.vigil import Vigil
 from mailproxy.workers.wire import Methods, Peer
 
 __all__ = [
@@ -38,6 +39,8 @@ __all__ = [
     "environmentFor",
     "spawn",
 ]
+
+T = TypeVar("T")
 
 CONTROL = 3
 """The worker's descriptor of the connection to its parent; listening sockets follow."""
@@ -82,6 +85,7 @@ class Handle:
     :ivar number: its seat.
     :ivar state: what it is doing.
     :ivar since: when it was started, in the clock's seconds.
+    :ivar silent: pings that it has not answered.
     :ivar peer: our end of the connection.
     :ivar transport: the process.
     """
@@ -95,6 +99,7 @@ class Handle:
         self.state = State.STARTING
         self.since = clock.seconds()
         self.silent = 0
+        self._vigil = Vigil(lambda: self.peer.ask("alive"), self.giveUp, clock)
         self._gone: Deferred[None] = Deferred()
 
     @property
@@ -133,6 +138,14 @@ class Handle:
         """Hand an object over; fails as `ask`."""
         return self._within(patience, self.peer.hand(value))
 
+    def watch(self, asked: Deferred[T]) -> Deferred[T]:
+        """Kill it if it shows no life while this is waited for, which fails with `PeerGone` then.
+
+        For what must be done by all who go on: however long that takes, nobody is waited for who
+        does nothing, and nobody goes on who has not done it.
+        """
+        return self._vigil.over(asked)
+
     def _within(self, patience: float, asked: Deferred[Any]) -> Deferred[Any]:
         def expired(result: Any, _: float) -> Any:
             raise Unanswered(f"{self.name} (process {self.pid}) does not answer")
@@ -143,6 +156,11 @@ class Handle:
         return waiter.addTimeout(patience, self._clock, expired)
 
     # Ending
+
+    def giveUp(self) -> None:
+        """Kill it, and say so: it hangs."""
+        self.log.error("worker {worker} does not answer: it is killed", worker=self.number + 1)
+        self.kill()
 
     def kill(self) -> None:
         """End it at once."""

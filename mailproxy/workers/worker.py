@@ -103,6 +103,7 @@ class Worker:
                 self._serve,
                 self._rest,
                 self._end,
+                self._alive,
                 self._ping,
                 self._adopt,
                 self._discard,
@@ -321,8 +322,11 @@ class Worker:
 
     # The end
 
+    def _alive(self) -> None:
+        """Say that we are alive."""
+
     def _ping(self) -> merge.Counts:
-        """Say that we are alive, and all counts."""
+        """Say it, and all counts."""
         return merge.samples(self._proxy.metrics.families())
 
     def _end(self) -> None:

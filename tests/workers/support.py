@@ -1,6 +1,6 @@
 """A fleet in memory: real workers with real proxies, in one process and on one clock."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 from twisted.internet.defer import Deferred, succeed
@@ -179,6 +179,31 @@ class FleetCase(ConfigTestCase):
         if server is not None:
             self.network.connect(server, client)
         return client
+
+    def silence(self, number: int) -> None:
+        """Let a worker hang: nothing that it is asked is heard."""
+        self.house.workers[number].peer.dataReceived = lambda data: None  # type: ignore[method-assign]
+
+    def pass_(self, seconds: int) -> None:
+        """Let time pass as it does: not all at once."""
+        for _ in range(seconds):
+            self.network.advance(1)
+
+    def overhear(self, number: int) -> list[tuple[str, tuple[object, ...]]]:
+        """Note what a worker is asked from now on; it does it all the same."""
+        told: list[tuple[str, tuple[object, ...]]] = []
+        peer = self.house.workers[number].peer
+        original = peer._methods
+
+        def listening(name: str) -> Callable[..., object]:
+            def tell(*words: object) -> object:
+                told.append((name, words))
+                return original[name](*words)
+
+            return tell
+
+        peer._methods = {name: listening(name) for name in original}
+        return told
 
     def home(self, number: int, identifier: str) -> str:
         """Where a worker routes an account now."""

@@ -7,7 +7,8 @@ from twisted.logger import LogLevel
 
 from mailproxy.config.model import Config
 from mailproxy.errors import ConfigError, Unanswered
-from mailproxy.workers.fleet import START_PATIENCE
+from mailproxy.workers.fleet import ANSWER_PATIENCE, START_PATIENCE
+from mailproxy.workers.vigil import LOOKS
 from tests.config.support import Issued, changed
 from tests.stage import Watched
 from tests.test_proxy import TEXT
@@ -110,14 +111,41 @@ class ReloadTests(AdoptionCase):
         self.assertIn("try again", error.problems[0])
         self.assertEqual(self.banners(), [b"hello"] * 2)
 
-    def test_silentWorkerKeepsItFromHappening(self) -> None:
-        """It is named; the others have changed nothing."""
-        self.house.workers[1].peer.dataReceived = lambda data: None  # type: ignore[method-assign]
+    def test_hangingWorkerIsReplaced(self) -> None:
+        """Within seconds; the others adopt, and the next one begins with what holds then."""
+        self.silence(1)
         prepared = self.prepare(self.other())
-        self.network.advance(START_PATIENCE)
-        self.assertFailure(prepared, Unanswered)
-        del self.house.workers[1].peer.dataReceived
-        self.assertEqual(self.banners()[0], b"hello")
+        self.pass_(LOOKS)
+        self.assertNoResult(prepared)
+        self.pass_(1)
+        self.result(self.successResultOf(prepared).adopt())
+        self.pass_(1)
+        self.assertEqual(self.fleet.restarts, 1)
+        self.assertEqual(self.banners(), [b"good day"] * 2)
+
+    def test_workerThatComesToNoEnd(self) -> None:
+        """It lives, and hangs on its disk: it is named, and nobody has changed anything."""
+        source: Any = self.proxyOf(1).runtime.source
+        self.patch(source, "revise", lambda check: Deferred())
+        prepared = self.prepare(self.other())
+        self.pass_(int(START_PATIENCE) - 1)
+        self.assertNoResult(prepared)
+        self.pass_(1)
+        error = self.assertFailure(prepared, Unanswered)
+        self.assertEqual(str(error), "worker 2 (process 1001) does not answer")
+        self.assertEqual(self.banners(), [b"hello"] * 2)
+
+    def test_hangingBetweenBothSteps(self) -> None:
+        """Who has prepared and does not adopt is replaced, too; the others wait for nobody."""
+        prepared = self.successResultOf(self.prepare(self.other()))
+        self.silence(0)
+        adopted = prepared.adopt()
+        self.network.pump()
+        self.assertEqual(self.banners()[1], b"good day")
+        self.network.advance(ANSWER_PATIENCE)
+        self.result(adopted)
+        self.pass_(1)
+        self.assertEqual(self.banners(), [b"good day"] * 2)
 
     def test_workerThatDiesMeanwhile(self) -> None:
         """The others adopt, and the next one begins with what holds then."""

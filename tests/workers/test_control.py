@@ -1,9 +1,5 @@
 """Management's questions reach all workers, and their answers are one."""
 
-from collections.abc import Callable
-from typing import Any
-
-from twisted.internet.defer import Deferred
 from zope.interface.verify import verifyObject
 
 from mailproxy.control import IControl
@@ -12,10 +8,8 @@ from mailproxy.errors import (
     InvalidIdentifier,
     MappingError,
     Stage,
-    Unanswered,
     UnknownDestination,
 )
-from mailproxy.workers.fleet import ANSWER_PATIENCE
 from tests.stage import LOGIN
 from tests.test_proxy import TEXT
 from tests.workers.support import FleetCase
@@ -164,47 +158,6 @@ class WriteTests(FleetCase):
         self.house.processes[0].die("signal 9")
         self.result(self.control.setMapping("ann", "new"))
         self.assertEqual(self.home(0, "ann"), "new")
-
-
-class SilenceTests(FleetCase):
-    """Workers that do not answer."""
-
-    def silence(self) -> None:
-        """Let the second worker hang: nothing that it is asked is heard."""
-        self.house.workers[1].peer.dataReceived = lambda data: None  # type: ignore[method-assign]
-
-    def test_theSilentOneIsNamed(self) -> None:
-        """No half of an answer is given as the whole."""
-        self.silence()
-        asking: tuple[Callable[[], Deferred[Any]], ...] = (
-            lambda: self.control.stats(),
-            lambda: self.control.metrics(),
-            lambda: self.control.connections(None, None, None),
-            lambda: self.control.kick("ann"),
-            lambda: self.control.destinations(),
-        )
-        for ask in asking:
-            asked = ask()
-            self.network.pump()
-            self.assertNoResult(asked)
-            self.network.advance(ANSWER_PATIENCE)
-            error = self.failure(asked, Unanswered)
-            self.assertEqual(str(error), "worker 2 (process 1001) does not answer")
-
-    def test_nobodyIsThere(self) -> None:
-        """Between the end of all workers and their next start."""
-        for process in list(self.house.processes):
-            process.die("signal 9")
-        self.failure(self.control.stats(), Unanswered)
-        self.failure(self.control.setMapping("ann", "new"), Unanswered)
-
-    def test_theDeadAreLeftOut(self) -> None:
-        """Their sessions are gone: what the others say is the whole."""
-        self.enter(0)
-        self.enter(1)
-        asked = self.control.stats()
-        self.house.processes[1].die("signal 9")
-        self.assertEqual(self.result(asked)["active_connections"], 1)
 
 
 class DeathTests(FleetCase):

@@ -1,12 +1,19 @@
 """Workers are started, started again, asked together and ended together."""
 
 import errno
-from collections.abc import Callable
 
 from twisted.internet.error import ProcessExitedAlready
+from twisted.logger import LogLevel
 
 from mailproxy.errors import ConfigError, MailProxyError, Unanswered
-from mailproxy.workers.fleet import KILL_AFTER, LAST_PATIENCE, PAUSES, PING_INTERVAL, SOUND
+from mailproxy.workers.fleet import (
+    KILL_AFTER,
+    LAST_PATIENCE,
+    PAUSES,
+    PING_INTERVAL,
+    SOUND,
+    WARN_AFTER,
+)
 from tests.stage import Watched
 from tests.workers.support import FleetCase
 
@@ -47,18 +54,7 @@ class BackOffTests(FleetCase):
 
     def test_itsClientsAreTakenInByOthers(self) -> None:
         """Until it is back."""
-        told: list[tuple[str, object]] = []
-        peer = self.house.workers[0].peer
-        original = peer._methods
-
-        def listening(name: str) -> Callable[..., object]:
-            def tell(*words: object) -> object:
-                told.append((name, words))
-                return original[name](*words)
-
-            return tell
-
-        peer._methods = {name: listening(name) for name in original}
+        told = self.overhear(0)
         self.house.processes[1].die("signal 9")
         self.network.pump()
         self.assertEqual(told, [("serve", ([1],))])
@@ -108,6 +104,22 @@ class PingTests(Watched, FleetCase):
                 self.network.advance(PING_INTERVAL)
         self.network.advance(PAUSES[0])
         self.assertEqual(len(self.fleet.serving), 2)
+
+    def test_clientsOfAHangingWorkerNeedNotWait(self) -> None:
+        """The others accept them as well, until it answers again."""
+        told = self.overhear(0)
+        answer = self.house.workers[1].peer.dataReceived
+        self.silence(1)
+        for _ in range(WARN_AFTER + 1):
+            self.assertEqual([name for name, _ in told if name != "ping"], [])
+            self.network.advance(PING_INTERVAL)
+        self.assertIn(("serve", ([1],)), told)
+        text = "worker 2 does not answer; others accept its clients meanwhile"
+        self.assertEqual(self.logged(LogLevel.warn), [text])
+        self.house.workers[1].peer.dataReceived = answer  # type: ignore[method-assign]
+        self.network.advance(PING_INTERVAL)
+        self.assertEqual(told[-1], ("rest", ([1],)))
+        self.assertIn("worker 2 answers again", self.logged(LogLevel.info))
 
     def test_countsAreKept(self) -> None:
         """With each ping: little is lost of a worker that is killed."""

@@ -1,0 +1,103 @@
+"""A worker that hangs (SIGSTOP): what management does with it, and what clients see."""
+
+import contextlib
+import os
+import signal
+import time
+from typing import Any
+
+from tests.integration.accounts import ALICE
+from tests.integration.fleet import PATIENCE, FleetCase
+from tests.integration.scripted import ScriptedServer, wellBehaved
+from tests.integration.wire import LineClient
+
+SECONDS = 15.0
+"""Within which management answers, on a loaded machine, too."""
+
+
+class HangingTests(FleetCase):
+    """One worker of two is stopped."""
+
+    def hang(self, seat: int) -> int:
+        """Stop a worker; it goes on at the test's end, if it still is there."""
+        pid = self.workers()[seat]
+        os.kill(pid, signal.SIGSTOP)
+        self.addCleanup(self.goOn, pid)
+        return pid
+
+    def goOn(self, pid: int) -> None:
+        """End a stop."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
+
+    def assertQuick(self, method: str, path: str, **query: object) -> Any:
+        """Management does it in time."""
+        started = time.monotonic()
+        answer = self.api(method, path, **query)
+        self.assertLess(time.monotonic() - started, SECONDS)
+        self.assertEqual(answer.status, 200, answer.text)
+        return answer
+
+    def waiting(self) -> list[LineClient]:
+        """Clients that have come to both workers, and say nothing yet."""
+        return [self.connect() for _ in range(12)]
+
+    def assertNobodyIsOn(self, server: ScriptedServer, clients: list[LineClient]) -> None:
+        """Each of these, logging in now, is sent elsewhere or away."""
+        before = server.connections
+        for client in clients:
+            with contextlib.suppress(EOFError, OSError):
+                client.readLine()
+                self.logIn(client, ALICE)
+        self.assertEqual(server.connections, before)
+
+    def assertMoves(self, seat: int) -> None:
+        """Nobody is sent to the old place once a write was answered, whoever had hung."""
+        old = self.stack.enter_context(ScriptedServer(wellBehaved))
+        self.proxy.config["destination"]["old"] = {
+            **self.proxy.config["destination"]["good"],
+            "protocol": {"imap": {"port": old.port, "tls": "plain"}},
+        }
+        self.proxy.writeConfiguration()
+        self.assertEqual(self.api("POST", "/config/reload").status, 200)
+        self.assertQuick("PUT", "/mappings", identifier=ALICE.name, destination="old")
+        for client in [self.loggedIn(ALICE) for _ in range(6)]:
+            client.close()
+        clients = self.waiting()
+        victim = self.hang(seat)
+        self.assertQuick("PUT", "/mappings", identifier=ALICE.name, destination="good")
+        self.goOn(victim)
+        self.assertNobodyIsOn(old, clients)
+        self.assertServing(2)
+        self.assertNotIn(victim, self.workers())
+        self.assertNobodyIsOn(old, self.waiting())
+        self.proxy.log.waitForLine(f"worker {seat + 1} does not answer: it is killed")
+
+    def test_writeByOneThatHangs(self) -> None:
+        """The first worker would write: the other one does."""
+        self.assertMoves(0)
+
+    def test_writeThatOneDoesNotHearOf(self) -> None:
+        """The second worker would have to follow."""
+        self.assertMoves(1)
+
+    def test_reload(self) -> None:
+        """It holds when it is answered, at the other worker and at the next one."""
+        self.hang(0)
+        self.proxy.config["capabilities"] = {"imap": {"banner": "renewed"}}
+        self.proxy.writeConfiguration()
+        self.assertQuick("POST", "/config/reload")
+        for _ in range(2):
+            with LineClient(self.proxy.portOf("imap")) as client:
+                self.assertIn(b"renewed", client.readLine())
+            self.assertServing(2)
+
+    def test_newClientsNeedNotWait(self) -> None:
+        """After some seconds the other worker accepts those of the one that hangs, too."""
+        victim = self.hang(1)
+        self.proxy.log.waitForLine("worker 2 does not answer", timeout=SECONDS + PATIENCE)
+        for client in self.waiting():
+            self.assertTrue(client.readLine().startswith(b"* OK "))
+        self.goOn(victim)
+        self.assertServing(2)
+        self.assertIn(victim, self.workers())
