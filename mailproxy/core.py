@@ -4,6 +4,7 @@ Knows what each is built of; must not know who asks.
 """
 
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
@@ -38,7 +39,7 @@ from mailproxy.workers.report import Report
 from mailproxy.workers.setup import KeyFiles
 from mailproxy.workers.sockets import HeldSockets, holdSockets
 
-__all__ = ["Core", "Reload", "makeAlone", "makeParent", "workerCount"]
+__all__ = ["Core", "Reload", "makeAlone", "makeParent", "missingIn", "workerCount"]
 
 Reload: TypeAlias = Callable[[], Deferred[list[str]]]
 """Takes the configuration file as it is now into use; tells which keys need a restart."""
@@ -97,6 +98,22 @@ def cores(root: Path) -> int:
         if quota != "max":
             allowed = min(allowed, max(1, round(int(quota) / int(period))))
     return allowed
+
+
+def missingIn(root: Path, count: int) -> Iterator[str]:
+    """Say what a directory lacks to be our root: nothing can be had from outside of it later.
+
+    :param count: of the processes that serve.
+    """
+    if root.resolve() == Path("/"):
+        return
+    if not (root / "dev/null").exists():
+        yield f"--chroot: {root} has no dev/null, without which nobody can be accepted; make one"
+    if count > 1 and not os.path.lexists(f"{root}{sys.executable}"):
+        yield (
+            f"--chroot: worker processes would be started inside of {root}, where there is no "
+            f"{sys.executable}; write server.threads = 1"
+        )
 
 
 def makeAlone(

@@ -23,7 +23,7 @@ from twisted.python.failure import Failure
 
 from mailproxy import openssl
 from mailproxy.config import Config, load, warnings
-from mailproxy.core import Core, Reload, makeAlone, makeParent, workerCount
+from mailproxy.core import Core, Reload, makeAlone, makeParent, missingIn, workerCount
 from mailproxy.errors import ConfigError
 from mailproxy.eventloop import lighten
 from mailproxy.garbage import settle
@@ -77,7 +77,10 @@ def makeService(options: Options) -> IService:
     reactor = cast(ProxyReactor, globalReactor)
     lighten(reactor)
     try:
-        whole = _makeDemo(reactor) if options["demo"] else _makeProxy(reactor, options["config"])
+        root = Path(str(options.flags.get("chroot") or "/"))
+        whole = (
+            _makeDemo(reactor) if options["demo"] else _makeProxy(reactor, options["config"], root)
+        )
     except ConfigError as error:
         raise SystemExit("\n".join(error.problems)) from None
     reactor.callWhenRunning(settle)
@@ -118,19 +121,29 @@ def _makeDemo(reactor: ProxyReactor) -> Whole:
     setup = demo.prepareTemporary(reactor)
     whole = Whole()
     setup.service.setServiceParent(whole)
-    _makeProxy(reactor, str(setup.configPath)).setServiceParent(whole)
+    _makeProxy(reactor, str(setup.configPath), Path("/")).setServiceParent(whole)
     # Twisted has turned sys.stdout into a log by then; these lines are for pasting.
     reactor.callWhenRunning(print, setup.instructions, file=sys.__stdout__, flush=True)
     return whole
 
 
-def _makeProxy(reactor: ProxyReactor, path: str) -> Whole:
-    """Build the proxy that a configuration file describes; its sockets are bound already."""
+def _makeConfigured(reactor: ProxyReactor, options: Options) -> Whole:
+    root = Path(str(options.flags.get("chroot") or "/"))
+    return _makeProxy(reactor, options["config"], root)
+
+
+def _makeProxy(reactor: ProxyReactor, path: str, root: Path) -> Whole:
+    """Build the proxy that a configuration file describes; its sockets are bound already.
+
+    :param root: what twistd will make our root directory.
+    """
 
     def read() -> Config:
         return load(Path(path), os.environ)
 
     config = read()
+    if problems := list(missingIn(root, workerCount(config))):
+        raise ConfigError(problems)
     setLevel(config.server.log_level)
     inThread = makeThread(reactor)
     make = makeAlone if workerCount(config) == 1 else makeParent

@@ -2,6 +2,8 @@
 
 import os
 import socket
+import sys
+from pathlib import Path
 from typing import Any, cast
 
 from twisted.application.service import IService
@@ -9,7 +11,7 @@ from twisted.internet.testing import MemoryReactorClock
 
 from mailproxy import core
 from mailproxy.control import IControl, LocalControl
-from mailproxy.core import Core, makeAlone, makeParent, workerCount
+from mailproxy.core import Core, makeAlone, makeParent, missingIn, workerCount
 from mailproxy.errors import ConfigError
 from mailproxy.sources import ProxyReactor, SourceMaker
 from mailproxy.workers.control import FleetControl
@@ -46,6 +48,23 @@ class CountTests(ConfigTestCase):
         for threads, count in ((1, 1), (5, 5), (0, 3)):
             config = self.load(changed(extra=f"[server]\nthreads = {threads}\n"))
             self.assertEqual(workerCount(config), count)
+
+
+class RootTests(ConfigTestCase):
+    """Another root directory."""
+
+    def test_whatIsMissing(self) -> None:
+        """The null device for all, an interpreter for workers; nothing where the root stays."""
+        root = self.directory / "jail"
+        self.assertEqual(list(missingIn(Path("/"), 2)), [])
+        null, program = missingIn(root, 2)
+        self.assertIn("dev/null", null)
+        self.assertIn("server.threads = 1", program)
+        self.write("jail/dev/null", "")
+        self.assertEqual(list(missingIn(root, 1)), [])
+        self.assertEqual(list(missingIn(root, 2)), [program])
+        self.write(f"jail{sys.executable}", "")
+        self.assertEqual(list(missingIn(root, 2)), [])
 
 
 class CoreCase(ConfigTestCase):

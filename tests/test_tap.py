@@ -178,6 +178,14 @@ class RefusalTests(TapCase):
         (line,) = self.refused(ENDPOINT)
         self.assertIn("accounts:2", line)
 
+    def test_rootThatWillNotDo(self) -> None:
+        """Twistd changes it after us: what is missing in it is said before."""
+        options = Options()
+        options.parent = {"chroot": str(self.directory)}  # type: ignore[assignment]
+        options.parseOptions(["--config", str(self.write("mailproxy.toml", MINIMAL))])
+        error = self.assertRaises(SystemExit, makeService, options)
+        self.assertIn(f"--chroot: {self.directory} has no dev/null", str(error.code))
+
     def test_missingDriverRefusesToStart(self) -> None:
         """A line that says what to install."""
 

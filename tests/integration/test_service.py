@@ -5,10 +5,12 @@ import pwd
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import ClassVar
 
 from twisted.trial.unittest import SkipTest
@@ -215,7 +217,8 @@ class PrivilegeTests(OperatingCase):
             os.chown(path, self.nobody.pw_uid, self.nobody.pw_gid)
         proxy.start()
         proxy.log.waitForLine("set uid/gid")  # the sockets were there before
-        self.assertRightsDropped(proxy.pid)
+        for pid in {proxy.pid, *self.servers()}:
+            self.assertRightsDropped(pid)
 
         proxy.writeMapping({"bob": "new"})
         answer = self.api("POST", "/mappings/reload")
@@ -227,6 +230,10 @@ class PrivilegeTests(OperatingCase):
         proxy.mapping.write_text("bob nowhere\n")
         self.assertEqual(self.api("POST", "/mappings/reload").status, 400)
         self.assertEqual(self.logIn().readLine(), b"a OK Logged in")
+
+    def servers(self) -> list[int]:
+        """The processes that serve."""
+        return [int(each["pid"]) for each in self.api("GET", "/stats").json()["workers"]]
 
     def assertRightsDropped(self, pid: int) -> None:
         """All four user and group ids are nobody's, and no capability is left."""
@@ -243,6 +250,59 @@ class PrivilegeTests(OperatingCase):
     def destinationOf(self, identifier: str) -> str:
         """Where management says that an account goes."""
         return str(self.api("GET", "/mappings", identifier=identifier).json()["destination"])
+
+
+class RootTests(OperatingCase):
+    """`twistd --chroot`: another root directory."""
+
+    def setUp(self) -> None:
+        """Only root may change it."""
+        super().setUp()
+        if os.geteuid() != 0:
+            raise SkipTest("only root can test this")
+
+    def jail(self, *, complete: bool) -> str:
+        """A directory for it, with or without what one process needs."""
+        path = self.stack.enter_context(TemporaryDirectory())
+        if complete:
+            Path(path, "dev").mkdir()
+            os.mknod(Path(path, "dev/null"), 0o666 | stat.S_IFCHR, os.makedev(1, 3))
+        return path
+
+    def assertRefused(self, jail: str, *words: str) -> None:
+        """The start is refused, with these words and nothing else."""
+        proxy = self.make(flags=(f"--chroot={jail}",))
+        self.assertRaises(ServerFailed, proxy.start)
+        lines = [line for line in proxy.log.lines() if "--chroot" in line]
+        self.assertEqual(len(lines), len(words), proxy.log.text())
+        for line, word in zip(lines, words, strict=True):
+            self.assertIn(word, line)
+        self.assertNotIn("Traceback", proxy.log.text())
+
+    def test_oneProcess(self) -> None:
+        """It has everything with it, but for files that are read again."""
+        jail = self.jail(complete=True)
+        proxy = self.run_(flags=(f"--chroot={jail}",))
+        self.assertEqual(str(Path(f"/proc/{proxy.pid}/root").readlink()), jail)
+        self.assertEqual(self.logIn().readLine(), b"a OK Logged in")
+        self.assertEqual(self.api("POST", "/config/reload").status, 400)
+        inside = Path(f"{jail}{proxy.folder}")
+        inside.parent.mkdir(parents=True)
+        shutil.copytree(proxy.folder, inside)
+        authority = Path(self.authority.caFile).parent
+        shutil.copytree(authority, f"{jail}{authority}", dirs_exist_ok=True)
+        answer = self.api("POST", "/config/reload")
+        self.assertEqual(answer.status, 200, answer.text)
+
+    def test_severalProcesses(self) -> None:
+        """Workers are started inside of it: without an interpreter there the start is refused."""
+        self.config["server"]["threads"] = 2
+        self.assertRefused(self.jail(complete=True), "server.threads = 1")
+
+    def test_emptyDirectory(self) -> None:
+        """Everything that is missing is named."""
+        self.config["server"]["threads"] = 2
+        self.assertRefused(self.jail(complete=False), "no dev/null", "server.threads = 1")
 
 
 class UnitTests(OperatingCase):
