@@ -218,6 +218,9 @@ class Fleet(Service):
             return  # it was ended before it had begun
         failures = [result for done, result in results if not done]
         self._begun, self._failure = not failures, failures[0] if failures else None
+        for handle in list(self._handles.values()) if self._begun else ():
+            if handle.state is State.ENDED:
+                self._replace(handle)
         waiters, self._waiters = self._waiters, []
         for waiter in waiters:
             waiter.callback(self._failure)
@@ -270,8 +273,12 @@ class Fleet(Service):
             return
         self.log.warn("worker {worker} is gone: {reason}", worker=handle.number + 1, reason=reason)
         if self._begun:
-            self._tellOthers("serve", handle.number)
-            self._later(handle)
+            self._replace(handle)
+
+    def _replace(self, handle: Handle) -> None:
+        """Have another in its place, and its clients accepted until then."""
+        self._tellOthers("serve", handle.number)
+        self._later(handle)
 
     def _later(self, handle: Handle) -> None:
         """Start another in its place, the later the more often it has failed."""
@@ -289,6 +296,8 @@ class Fleet(Service):
 
     def _notStarted(self, failure: Failure, number: int) -> None:
         """Say why; a process that has run ends now, and is heard of by its end."""
+        if not self.running:
+            return  # it was ended: that is why
         error = failure.value
         if isinstance(error, ConfigError):
             for problem in error.problems:
@@ -297,7 +306,7 @@ class Fleet(Service):
             self.log.warn("worker {worker} does not start: {error}", worker=number + 1, error=error)
         else:
             self.log.failure("worker {worker} does not start", failure, worker=number + 1)
-        if number not in self._handles and self.running:
+        if number not in self._handles:
             self._later(Handle(number, self._clock, self._hooks))
 
     def _ping(self) -> None:

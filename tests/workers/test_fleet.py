@@ -3,6 +3,7 @@
 import errno
 
 from twisted.internet.error import ProcessExitedAlready
+from twisted.internet.task import Clock
 from twisted.logger import LogLevel
 
 from mailproxy.errors import ConfigError, MailProxyError, Unanswered
@@ -121,6 +122,16 @@ class PingTests(Watched, FleetCase):
         self.assertEqual(told[-1], ("rest", ([1],)))
         self.assertIn("worker 2 answers again", self.logged(LogLevel.info))
 
+    def test_whoBeginsAtTheEndIsEndedWithoutAWord(self) -> None:
+        """That it does not start any more is no news."""
+        self.house.processes[1].die("signal 9")
+        Clock.advance(self.network, PAUSES[0])  # and nothing is heard yet
+        self.assertEqual(self.fleet.report()[1]["state"], "starting")
+        stopped = self.fleet.stopService()
+        self.network.advance(20)
+        self.successResultOf(stopped)
+        self.assertNotIn("has ended before it served", "".join(self.logged(LogLevel.warn)))
+
     def test_countsAreKept(self) -> None:
         """With each ping: little is lost of a worker that is killed."""
         self.home(1, "ann")
@@ -161,6 +172,22 @@ class StartTests(FleetCase):
         error = self.failure(self.fleet.ready(), MailProxyError)
         self.assertEqual(str(error), "worker 1 has ended before it served")
         self.failure(asked, Unanswered)
+
+    def test_workerThatEndsWhileOthersBegin(self) -> None:
+        """It has served already: its clients are taken in, and it is started again."""
+        self.fleet.startService()
+        late = self.house.processes[1].worker.peer.transport
+        late.stopReading()  # type: ignore[union-attr]
+        self.network.pump()
+        self.assertEqual([each.number for each in self.fleet.serving], [0])
+        self.house.processes[0].die("signal 9")
+        told = self.overhear(0)
+        late.startReading()  # type: ignore[union-attr]
+        self.network.pump()
+        self.successResultOf(self.fleet.ready())
+        self.assertIn(("serve", ([0],)), told)
+        self.network.advance(PAUSES[0])
+        self.assertEqual([each.number for each in self.fleet.serving], [0, 1])
 
     def test_questionsWaitForTheStart(self) -> None:
         """Management may be asked at once."""
