@@ -69,16 +69,23 @@ class Listener:
         self._waiting: list[ClientLeg] = []
         self._fullUntil = 0.0
         self.factory = factory(clock, config.max_connections, self._accepted)
+        self.config = config
+        self.share = self._seat.share(config.max_connections)
         self.adopt(config)
 
     def adopt(self, config: ListenerConfig) -> None:
-        """Let this hold for clients that come in from now on; the sockets stay."""
-        self.config = config
+        """Let this hold for clients that come in from now on; the sockets stay.
+
+        What was lent stays lent, unless there is less to be had: then all shares begin anew.
+        """
+        former, self.config = self.config.max_connections, config
         self._ingress = Ingress(
             self.name, config.protocol, config.preauth_timeout, lambda: self._runtime().resources
         )
         self.factory.limit = config.max_connections
-        self.share = self._seat.share(config.max_connections)
+        share = self._seat.share(config.max_connections)
+        less = config.max_connections < former
+        self.share = share if less else self.share + share - self._seat.share(former)
 
     # Room, when several processes have one limit
 

@@ -63,7 +63,7 @@ class FleetAdopter:
         certificates are management's, and the generated one is everybody's.
     :param files: notes what that proxy reads of certificates.
     :ivar given: what a worker that is started now begins with.
-    :ivar adopted: called when something else holds.
+    :ivar adopted: called when something else holds, with what held before.
     """
 
     log = Logger()
@@ -71,7 +71,7 @@ class FleetAdopter:
     def __init__(self, fleet: Fleet, proxy: Proxy, files: KeyFiles, inThread: InThread) -> None:
         self._fleet, self._proxy, self._files, self._inThread = fleet, proxy, files, inThread
         self.given = self._give(proxy.runtime.config)
-        self.adopted: Callable[[], None] = lambda: None
+        self.adopted: Callable[[Config], None] = lambda former: None
 
     @property
     def config(self) -> Config:
@@ -148,10 +148,10 @@ class FleetAdopter:
 
     def use(self, runtime: Runtime, given: Given) -> None:
         """Let this hold in the parent, and for workers that are started from now on."""
-        self.given = attrs.evolve(given, sameStore=False)
+        former, self.given = self.config, attrs.evolve(given, sameStore=False)
         self._proxy.adopt(runtime)
         self._fleet.grace = runtime.config.server.shutdown_grace
-        self.adopted()
+        self.adopted(former)
 
     async def rereadMapping(self, more: Handle | None = None) -> bool:
         """Have all workers read the mapping file again; for a turn alone.

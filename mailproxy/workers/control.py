@@ -12,6 +12,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from mailproxy.config.model import Config
 from mailproxy.control import Facts, IControl
 from mailproxy.errors import MappingError, PeerGone, Unanswered
 from mailproxy.identity import IdentityRules
@@ -160,9 +161,13 @@ class Shared:
         key = listener, number
         self._lent[key] = self._lent.get(key, 0) + places
 
-    def adopted(self) -> None:
-        """Begin anew: all shares are what the new configuration says."""
-        self._lent.clear()
+    def adopted(self, former: Config) -> None:
+        """Begin anew where there is less room than before; else what was lent stays lent."""
+        self._lent = {
+            (listener, number): places
+            for (listener, number), places in self._lent.items()
+            if self.limitOf(listener) >= former.listener[listener].max_connections
+        }
 
     # Those who begin
 

@@ -79,8 +79,8 @@ class House:
         recruiter = Recruiter(HeldSockets(set()), self.shared, count, self.spawn)
         self.fleet = Fleet(self.proxy.clock, recruiter.plan(), self.shared.hooks(), 5.0)
         self.shared.fleet, self.fleet.heard = self.fleet, self.shared.counted
-        listeners = self.proxy.runtime.config.listener
-        self.shared.limitOf = lambda name: listeners[name].max_connections
+        listeners = lambda: self.proxy.runtime.config.listener  # noqa: E731
+        self.shared.limitOf = lambda name: listeners()[name].max_connections
         self.adopter = FleetAdopter(self.fleet, self.proxy, files, atOnce)
         self.adopter.adopted = self.shared.adopted
         recruiter.adopter, recruiter.bound = self.adopter, self.proxy.bound

@@ -10,6 +10,7 @@ from mailproxy.errors import (
     Stage,
     UnknownDestination,
 )
+from mailproxy.listener import REFUSAL_PAUSE
 from tests.stage import LOGIN
 from tests.test_proxy import TEXT
 from tests.workers.support import FleetCase
@@ -257,6 +258,41 @@ class RoomTests(FleetCase):
         self.house.processes[1].die("signal 9")
         self.network.advance(1)
         self.assertEqual([self.openAt(1), self.openAt(1)], [True, False])
+
+    def reload(self, limit: int) -> None:
+        """Take another limit into use, or the same."""
+        config = self.load(self.text.replace("max_connections = 5", f"max_connections = {limit}"))
+        prepared = self.result(self.house.adopter.prepare(config))
+        self.result(prepared.adopt())
+
+    def test_reloadMakesNoRoom(self) -> None:
+        """Who has taken the others' share keeps it: the sum stays the limit."""
+        for _ in range(5):
+            self.enter(0, "upgrading")
+        self.reload(5)
+        self.assertEqual([self.openAt(1), self.openAt(0)], [False, False])
+        self.reload(7)
+        self.network.advance(REFUSAL_PAUSE)
+        self.assertEqual([self.openAt(1) for _ in range(3)], [True, True, False])
+
+    def test_anotherWorkerBehindAReload(self) -> None:
+        """It has the share that the last one had, by the new limit."""
+        for _ in range(5):
+            self.enter(0, "upgrading")
+        self.reload(6)
+        self.house.processes[1].die("signal 9")
+        self.network.advance(1)
+        self.assertEqual([self.openAt(1), self.openAt(1)], [True, False])
+
+    def test_lessRoom(self) -> None:
+        """Shares begin anew; who is there may stay, and the rest adds up before long."""
+        clients = [self.enter(0, "upgrading") for _ in range(5)]
+        self.reload(2)
+        self.assertEqual([self.openAt(0), self.openAt(1), self.openAt(1)], [False, True, False])
+        for client in clients:
+            client.hangUp()
+        self.network.advance(1)
+        self.assertEqual([self.openAt(0), self.openAt(0)], [True, False])
 
     def test_turnedAwayAreCounted(self) -> None:
         """As in one process."""
