@@ -1,6 +1,6 @@
 """Proxies with two workers, for tests of what holds for several processes."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from tests.integration.accounts import ALICE
 from tests.integration.lifecycle import LifecycleTestCase
@@ -21,12 +21,17 @@ class TwoWorkers:
 
 
 class FleetCase(TwoWorkers, LifecycleTestCase):
-    """A proxy with two workers, whose processes the test may kill."""
+    """A proxy with two workers, whose processes the test may kill.
+
+    :cvar grace: its `shutdown_grace`.
+    """
+
+    grace: ClassVar[str] = "2s"
 
     def setUp(self) -> None:
         """Start it, with everybody mapped to the backend that echoes."""
         super().setUp()
-        self.proxy.config["server"] |= {"log_level": "info", "shutdown_grace": "2s"}
+        self.proxy.config["server"] |= {"log_level": "info", "shutdown_grace": self.grace}
         self.proxy.start()
         self.assertServing(2)
 

@@ -46,7 +46,9 @@ class StopTests(LifecycleTestCase):
 
     def test_theGraceTimeEnds(self) -> None:
         """A bridge that goes on is cut, and the status is 0 all the same."""
-        *_, bridged = self.startWithClients("1s")
+        talking, waiting, bridged = self.startWithClients("1s")
+        for client in (talking, waiting):
+            client.close()
         started = time.monotonic()
         self.proxy.signal(signal.SIGTERM)
         self.assertEqual(bridged.readToEnd(), b"")

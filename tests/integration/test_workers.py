@@ -142,23 +142,11 @@ class DeathTests(FleetCase):
             client.close()
         self.assertEventually(lambda: not any(map(isRunning, pids)), "workers are left", PATIENCE)
 
-    def test_aHangingWorkerHoldsNobodyUp(self) -> None:
-        """Management names it; the other one serves."""
-        victim = self.workers()[0]
-        os.kill(victim, signal.SIGSTOP)
-        try:
-            started = time.monotonic()
-            answer = self.api("GET", "/connections")
-            self.assertEqual(answer.status, 503)
-            self.assertIn(f"worker 1 (process {victim}) does not answer", answer.text)
-            self.assertLess(time.monotonic() - started, 15)
-        finally:
-            os.kill(victim, signal.SIGCONT)
-        self.assertEqual(self.api("GET", "/connections").status, 200)
-
 
 class SignalTests(FleetCase):
     """Signals of a terminal, which reach all processes."""
+
+    grace = "60s"
 
     def test_toTheWholeGroup(self) -> None:
         """Control-C drains like any other end: workers leave it to their parent."""
@@ -178,10 +166,6 @@ class SignalTests(FleetCase):
 
     def test_secondSignalEndsTheWorkersToo(self) -> None:
         """At once, whatever sessions do."""
-        self.proxy.config["server"]["shutdown_grace"] = "60s"
-        self.proxy.stop()
-        self.proxy.start()
-        self.assertServing(2)
         client, pids = self.crowd(1)[0], self.workers()
         self.proxy.signal(signal.SIGTERM)
         self.proxy.log.waitForLine("SIGTERM: shutting down")

@@ -51,8 +51,12 @@ class HangingTests(FleetCase):
                 self.logIn(client, ALICE)
         self.assertEqual(server.connections, before)
 
-    def assertMoves(self, seat: int) -> None:
-        """Nobody is sent to the old place once a write was answered, whoever had hung."""
+    def test_write(self) -> None:
+        """Nobody is sent to the old place once it was answered, whoever had hung.
+
+        The second worker has to follow what the first one writes; then the first one cannot write,
+        and the second one does.
+        """
         old = self.stack.enter_context(ScriptedServer(wellBehaved))
         self.proxy.config["destination"]["old"] = {
             **self.proxy.config["destination"]["good"],
@@ -60,6 +64,12 @@ class HangingTests(FleetCase):
         }
         self.proxy.writeConfiguration()
         self.assertEqual(self.api("POST", "/config/reload").status, 200)
+        for seat in (1, 0):
+            with self.subTest(seat=seat):
+                self.assertMoves(old, seat)
+
+    def assertMoves(self, old: ScriptedServer, seat: int) -> None:
+        """An account moves away from there while that worker hangs."""
         self.assertQuick("PUT", "/mappings", identifier=ALICE.name, destination="old")
         for client in [self.loggedIn(ALICE) for _ in range(6)]:
             client.close()
@@ -73,14 +83,6 @@ class HangingTests(FleetCase):
         self.assertNobodyIsOn(old, self.waiting())
         self.proxy.log.waitForLine(f"worker {seat + 1} does not answer: it is killed")
 
-    def test_writeByOneThatHangs(self) -> None:
-        """The first worker would write: the other one does."""
-        self.assertMoves(0)
-
-    def test_writeThatOneDoesNotHearOf(self) -> None:
-        """The second worker would have to follow."""
-        self.assertMoves(1)
-
     def test_reload(self) -> None:
         """It holds when it is answered, at the other worker and at the next one."""
         self.hang(0)
@@ -92,12 +94,18 @@ class HangingTests(FleetCase):
                 self.assertIn(b"renewed", client.readLine())
             self.assertServing(2)
 
-    def test_newClientsNeedNotWait(self) -> None:
-        """After some seconds the other worker accepts those of the one that hangs, too."""
+    def test_itHoldsNobodyUp(self) -> None:
+        """Who only looks is told who hangs; new clients are accepted by others, when it is sure."""
         victim = self.hang(1)
-        self.proxy.log.waitForLine("worker 2 does not answer", timeout=SECONDS + PATIENCE)
+        started = time.monotonic()
+        answer = self.api("GET", "/connections")
+        self.assertEqual(answer.status, 503)
+        self.assertIn(f"worker 2 (process {victim}) does not answer", answer.text)
+        self.assertLess(time.monotonic() - started, SECONDS)
+        self.proxy.log.waitForLine("others accept its clients", timeout=SECONDS + PATIENCE)
         for client in self.waiting():
             self.assertTrue(client.readLine().startswith(b"* OK "))
         self.goOn(victim)
-        self.assertServing(2)
+        self.proxy.log.waitForLine("worker 2 answers again", timeout=SECONDS)
+        self.assertEqual(self.api("GET", "/connections").status, 200)
         self.assertIn(victim, self.workers())
