@@ -354,7 +354,7 @@ class Fleet(Service):
             else:
                 each.kill()
         last = self._clock.callLater(self.grace + LAST_PATIENCE, self._killAll)
-        await DeferredList([each.gone() for each in left])
+        await DeferredList([each.watch(each.gone()) for each in left])
         if last.active():
             last.cancel()
 

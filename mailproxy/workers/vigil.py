@@ -69,5 +69,6 @@ class Vigil:
         self._missed = 0
 
     def _passOver(self, failure: Failure) -> None:
-        """Let the end of a worker be heard of by those who wait."""
+        """Let the end of a worker be heard of by those who wait: it has gone, and does not hang."""
         failure.trap(PeerGone)
+        self._missed = 0

@@ -15,6 +15,7 @@ from mailproxy.workers.fleet import (
     SOUND,
     WARN_AFTER,
 )
+from mailproxy.workers.vigil import LOOKS
 from tests.stage import Watched
 from tests.workers.support import FleetCase
 
@@ -221,11 +222,22 @@ class StopTests(FleetCase):
 
     def test_whoDoesNotEndIsKilled(self) -> None:
         """After the grace time and a little more."""
-        self.house.workers[1].peer.dataReceived = lambda data: None  # type: ignore[method-assign]
+        peer = self.house.workers[1].peer
+        peer._methods = {**peer._methods, "end": lambda: None}
         stopped = self.fleet.stopService()
-        self.network.advance(self.fleet.grace + LAST_PATIENCE - 0.1)
+        self.pass_(int(self.fleet.grace + LAST_PATIENCE) - 1)
         self.assertNoResult(stopped)
-        self.network.advance(0.1)
+        self.pass_(1)
+        self.successResultOf(stopped)
+
+    def test_whoHangsIsNotWaitedFor(self) -> None:
+        """However long the grace time is."""
+        self.fleet.grace = 3600
+        self.silence(1)
+        stopped = self.fleet.stopService()
+        self.pass_(LOOKS)
+        self.assertNoResult(stopped)
+        self.pass_(1)
         self.successResultOf(stopped)
 
     def test_nobodyIsStartedAgain(self) -> None:
