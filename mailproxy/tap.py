@@ -77,10 +77,7 @@ def makeService(options: Options) -> IService:
     reactor = cast(ProxyReactor, globalReactor)
     lighten(reactor)
     try:
-        root = Path(str(options.flags.get("chroot") or "/"))
-        whole = (
-            _makeDemo(reactor) if options["demo"] else _makeProxy(reactor, options["config"], root)
-        )
+        whole = _makeDemo(reactor) if options["demo"] else _makeConfigured(reactor, options)
     except ConfigError as error:
         raise SystemExit("\n".join(error.problems)) from None
     reactor.callWhenRunning(settle)
