@@ -9,7 +9,6 @@ from typing import cast
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import (
-    IDelayedCall,
     IHalfCloseableProtocol,
     IHandshakeListener,
     IOpenSSLClientConnectionCreator,
@@ -22,6 +21,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mailproxy.errors import LimitExceeded, PeerGone, ProtocolError
+from mailproxy.linger import Linger
 from mailproxy.transport import IStreamTransport, Receiver, SocketConnection
 
 MAX_LINE = 65536
@@ -32,7 +32,7 @@ MAX_UNREAD = MAX_LINE + 2
 them, or its reader would wait for an end that we do not read."""
 
 CLOSE_GRACE = 5.0
-"""Seconds that a peer has to take our last words before it is cut off."""
+"""Seconds for which a peer may take nothing of our last words, and then to close."""
 
 Creator = IOpenSSLClientConnectionCreator | IOpenSSLServerConnectionCreator
 
@@ -65,7 +65,7 @@ class Stream(Protocol):
         self._reader: Deferred[bytes] | None = None
         self._handshake: Deferred[None] | None = None
         self._receiver: Receiver | None = None
-        self._closer: IDelayedCall | None = None
+        self._linger: Linger | None = None
         self._lost: Failure | None = None
         self._ended = self._choked = self._paused = self._closing = False
 
@@ -267,7 +267,7 @@ class Stream(Protocol):
     # Closing
 
     def close(self, grace: float = CLOSE_GRACE, *, whole: bool = True) -> None:
-        """Say no more; the peer has `grace` seconds to take what we wrote, and then to close.
+        """Say no more; the peer may take what we wrote, and pause in that for `grace` seconds.
 
         :param whole: whether that is all there was to say: else the peer must not think so. Where
             the transport cannot do that, what it has not sent yet is lost.
@@ -281,8 +281,9 @@ class Stream(Protocol):
             self.transport.resumeProducing()
         self._takeLeave(whole)
         if self._lost is None:
-            left = min(grace, CLOSE_GRACE) if self.finished else grace
-            self._closer = self.clock.callLater(left, self.abort)
+            self._linger = Linger(self.clock, grace, CLOSE_GRACE, self._untaken, self.abort)
+            if self.finished:
+                self._linger.hasten()
 
     def _takeLeave(self, whole: bool) -> None:
         """Tell the peer that it has had everything, or that it has not."""
@@ -296,6 +297,10 @@ class Stream(Protocol):
             self.transport.cutConnection()
         else:
             self.abort()
+
+    def _untaken(self) -> int:
+        """Bytes of ours that the peer has not taken; 0 where that cannot be told."""
+        return self.transport.untaken if isinstance(self.transport, SocketConnection) else 0
 
     @property
     def endsByHalves(self) -> bool:
@@ -363,16 +368,14 @@ class Stream(Protocol):
     def writeConnectionLost(self) -> None:
         """We have said all, and it is on its way: the peer has no reason to take long any more."""
         self.finished = True
-        closer = self._closer
-        if closer is not None and closer.active():
-            left = closer.getTime() - self.clock.seconds()
-            closer.reset(min(left, CLOSE_GRACE))
+        if self._linger:
+            self._linger.hasten()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Fail who waits, then tell who asked to be told."""
         self._lost, self._ended = reason, True
-        if self._closer is not None and self._closer.active():
-            self._closer.cancel()
+        if self._linger is not None:
+            self._linger.cancel()
         receiver, self._receiver = self._receiver, None
         if receiver is not None:
             receiver.connectionLost(reason)

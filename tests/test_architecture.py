@@ -33,6 +33,7 @@ FLOORS = {
     "eventloop": 1,
     "garbage": 0,
     "idle": 1,
+    "linger": 0,
     "transport": 1,
     "transport.*": 1,
     "tls": 1,

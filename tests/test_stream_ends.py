@@ -162,6 +162,41 @@ class CloseTests(StreamCase):
         self.assertTrue(self.stream.lost)
         self.assertEqual(self.network.getDelayedCalls(), [])
 
+    def test_whoTakesSlowlyGetsTheEnd(self) -> None:
+        """However long it takes, on plain and on TLS, and although it sends on."""
+        for isSecure in (False, True):
+            self.join(room=16_384)
+            if isSecure:
+                self.secure()
+            self.peer.stopReading()
+            self.stream.send(b"x" * 150_000)
+            self.stream.close()
+            while len(self.peer.received) < 150_000:
+                self.network.advance(CLOSE_GRACE - 0.1)
+                self.assertFalse(self.stream.lost)
+                self.peer.transport.doRead()  # at most what a socket buffer holds
+                self.peer.say(b"drip")
+            self.peer.startReading()
+            self.peer.hangUp()
+            self.network.advance(1)
+            self.assertOver()
+
+    def test_whoPausesHasTheGrace(self) -> None:
+        """Also when all of our words are on their way; then a little time to close."""
+        self.join(room=1 << 20)
+        self.peer.stopReading()
+        self.stream.send(b"x" * 10_000)
+        self.stream.close(grace=60)
+        self.network.pump()
+        self.network.advance(55)
+        self.assertFalse(self.stream.lost)
+        self.peer.startReading()
+        self.network.pump()
+        self.assertEqual(self.peer.received, b"x" * 10_000)
+        for _ in range(2):
+            self.network.advance(CLOSE_GRACE)
+        self.assertOver()
+
     def test_whoHasEndedIsClosedAtOnce(self) -> None:
         """After the peer's FIN there is nothing to wait for but our own words."""
         self.peer.finish()

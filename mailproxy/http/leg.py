@@ -13,7 +13,6 @@ from mailproxy.http import heads
 from mailproxy.http.bodies import Body
 from mailproxy.http.heads import BadMessage
 from mailproxy.stream import MAX_UNREAD, Stream
-from mailproxy.transport import SocketConnection
 
 _END = b"\r\n\r\n"
 
@@ -115,8 +114,7 @@ class HTTPLeg(Stream):
     @property
     def untaken(self) -> int:
         """While `blocked`: a count that changes when the peer takes some of what was written."""
-        transport = self.transport
-        return transport.untaken if self.blocked and isinstance(transport, SocketConnection) else 0
+        return self._untaken() if self.blocked else 0
 
     def drained(self) -> Deferred[None]:
         """Wait until the peer has taken most of what was written.
