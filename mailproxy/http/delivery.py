@@ -26,6 +26,9 @@ from mailproxy.resources import Ingress, Resources
 SWITCHING = 101
 """The status behind which another protocol is spoken."""
 
+MAX_INTERIMS = 100
+"""Interim responses to one request."""
+
 
 @attrs.define
 class Client:
@@ -101,7 +104,7 @@ class Delivery:
             except BackendFailed as failed:
                 if not (failed.retry and self._isRepeatable(request)):
                     raise
-                self.leave()
+                self.close()  # the body waits for the next connection
         upstream = await self._dial(target)
         try:
             return await self._converse(upstream, request, target)
@@ -143,14 +146,27 @@ class Delivery:
             if self._uploading.called:
                 await self._uploading  # ended at once: by an error
             self._uploading.addErrback(self._uploadFailed)
-        while True:
-            response = await upstream.readResponse(http.maxHead, self.machine, request.method)
+        return await self._hear(upstream, request.method)
+
+    async def _hear(self, upstream: HTTPClient, method: bytes) -> Response:
+        """Wait for the final answer.
+
+        What comes before it is passed on whether the client takes it or not: so it is limited, all
+        together as one head is.
+        """
+        left = most = self._resources.http.maxHead
+        for count in range(MAX_INTERIMS + 1):
+            response = await upstream.readResponse(most, self.machine, method)
             if self._attempt is not None:
                 self._attempt.succeeded()
-            deadline.progress()
+            self._client.deadline.progress()
             if not response.isInterim or response.status == SWITCHING:
                 return response
+            left -= response.size
+            if left < 0 or count == MAX_INTERIMS:
+                break
             self._callbacks.interim(response)
+        raise BackendFailed(Stage.ANSWER, "too many interim answers")
 
     def _head(self, request: Request, target: Target) -> h11.Request:
         http = self._resources.http
@@ -224,20 +240,17 @@ class Delivery:
             if upstream is not None:
                 self._client.upstreams.keep(target, upstream)
 
-    def leave(self) -> None:
-        """Give the connection up; its verdict, if there has been none, is not ours to give."""
+    def close(self) -> None:
+        """End what goes on; an attempt without a verdict gets none: that is not ours to give."""
+        uploading, self._uploading = self._uploading, None
+        if uploading is not None:
+            uploading.cancel()
         upstream, self.upstream = self.upstream, None
         attempt, self._attempt = self._attempt, None
         if attempt is not None:
             attempt.abandoned()
         if upstream is not None:
             upstream.close()
-
-    def close(self) -> None:
-        """End what goes on."""
-        if self._uploading is not None:
-            self._uploading.cancel()
-        self.leave()
 
 
 async def _drained(upstream: HTTPClient) -> None:

@@ -140,7 +140,7 @@ def toClient(response: Response, *, last: bool) -> h11.Response:
     """
     headers = _answerFields(response)
     if response.status == 204:
-        headers = [pair for pair in headers if pair[0].lower() != b"content-length"]
+        headers = _withoutLength(headers)
     if response.status == 426:
         headers += [_UPGRADE, (b"Upgrade", _upgrade(response))]
     if last:
@@ -150,7 +150,7 @@ def toClient(response: Response, *, last: bool) -> h11.Response:
 
 def interim(response: Response) -> h11.InformationalResponse:
     """Make an interim answer that a client gets, one that switches protocols among them."""
-    headers = _answerFields(response)
+    headers = _withoutLength(_answerFields(response))
     if response.status == 101:
         headers += [_UPGRADE, (b"Upgrade", _upgrade(response))]
     return h11.InformationalResponse(
@@ -162,6 +162,11 @@ def _answerFields(response: Response) -> list[Pair]:
     """The fields of an answer that are for the client."""
     drops = _HOP_BY_HOP | response.options if response.options else _HOP_BY_HOP
     return _pairs(field for field in response.fields.items if field[0] not in drops)
+
+
+def _withoutLength(headers: Iterable[Pair]) -> list[Pair]:
+    """Leave out what an answer without a body must not say (RFC 9110, section 8.6)."""
+    return [pair for pair in headers if pair[0].lower() != b"content-length"]
 
 
 def _upgrade(response: Response) -> bytes:

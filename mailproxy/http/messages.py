@@ -117,10 +117,12 @@ class Request:
 class Response:
     """A response's head, found to be sound.
 
+    :ivar size: bytes that it had.
     :ivar reason: the text behind the status.
     :ivar isOld: whether it is one of HTTP/1.0.
     """
 
+    size: int
     status: int
     reason: bytes
     isOld: bool
@@ -140,7 +142,7 @@ class Response:
             raise BadMessage("a version that is not spoken")
         fields = Fields.parsed(event)
         isOld = event.http_version == b"1.0"
-        return cls(event.status_code, event.reason, isOld, fields, _options(fields))
+        return cls(len(head), event.status_code, event.reason, isOld, fields, _options(fields))
 
     @property
     def isInterim(self) -> bool:

@@ -1,6 +1,7 @@
 """A request on its way: which connection it takes, and what happens when that is gone."""
 
 from mailproxy.errors import Stage
+from mailproxy.http.delivery import MAX_INTERIMS
 from tests.dialling import LOCAL
 from tests.http.support import ANN, CHUNKED, GET, OK, POST, HTTPCase, rules
 
@@ -93,6 +94,62 @@ class RetryTests(HTTPCase):
         self.reply(backend)
         self.assertEqual(self.client.take(), OK)
         self.leave(self.client)
+
+    def test_bodyThatComesMeanwhile(self) -> None:
+        """While the fresh connection is opened it waits: none of it is lost."""
+        for rest in (b"Content-Length: 4\r\n\r\n", b"Expect: 100-continue\r\n" + CHUNKED):
+            isChunked = rest.endswith(CHUNKED)
+            self.prepare(method=b"PUT", rest=rest)
+            self.assertEqual(self.calls, 2)
+            self.send(self.client, b"4\r\nab" if isChunked else b"ab")
+            backend = self.answer()
+            self.send(self.client, b"cd\r\n0\r\n\r\n" if isChunked else b"cd")
+            body = backend.take().partition(b"\r\n\r\n")[2]
+            if isChunked:
+                self.assertTrue(body.endswith(b"\r\n0\r\n\r\n"))
+                body = b"".join(body.split(b"\r\n")[1:-3:2])
+            self.assertEqual(body, b"abcd")
+            self.reply(backend)
+            self.assertEqual(self.client.take(), OK)
+            self.leave(self.client)
+
+
+class InterimTests(HTTPCase):
+    """Interim answers are limited, as heads are."""
+
+    EARLY = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
+
+    def test_number(self) -> None:
+        """A hundred are passed on; with one more the backend is given up."""
+        for count in (MAX_INTERIMS, MAX_INTERIMS + 1):
+            client = self.open()
+            self.send(client)
+            backend = self.answer(self.EARLY * count)
+            self.assertEqual(client.take().count(self.EARLY), MAX_INTERIMS)
+            isOver = count > MAX_INTERIMS
+            self.assertEqual(backend.lost is not None, isOver)
+            if not isOver:
+                self.reply(backend)
+                self.assertEqual(client.take(), OK)
+            self.leave(client)
+            if isOver:
+                line = self.lines()[-1]
+                self.assertIn(" 502 of ", line)
+                self.assertIn("unavailable (answer: too many interim answers)", line)
+
+    def test_size(self) -> None:
+        """Together they may have what one head may have: a client may take none of them."""
+        early = b"HTTP/1.1 103 Early Hints\r\nLink: " + b"x" * 360 + b"\r\n\r\n"
+        client = self.open(rules(maxHead=1000))
+        self.send(client)
+        self.answer(early * 2 + OK)
+        self.assertTrue(client.take().endswith(early * 2 + OK))
+        self.leave(client)
+        client = self.open(rules(maxHead=1000))
+        self.send(client)
+        self.answer(early * 3 + OK)
+        self.assertTrue(client.take().startswith(early * 2 + b"HTTP/1.1 502 "))
+        self.leave(client)
 
 
 class HealthTests(HTTPCase):

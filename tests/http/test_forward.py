@@ -233,6 +233,13 @@ class ResponseTests(SynchronousTestCase):
             [(b"Sec-WebSocket-Accept", b"y"), *asked[:1], (b"Upgrade", b"WebSocket")],
         )
 
+    def test_interimLength(self) -> None:
+        """Has no place there: somebody could wait for the body, and take the answer for it."""
+        for status in (100, 103):
+            head = b"HTTP/1.1 %d x\r\nContent-Length: 5\r\nLink: y" % status
+            event = forward.interim(parseResponse(head))
+            self.assertEqual(event.headers.raw_items(), [(b"Link", b"y")])
+
     def test_framing(self) -> None:
         """By length, by chunks, or by the end; to HEAD and of 304 it is only said, of 204 not."""
         get, old = b"GET / HTTP/1.1\r\nHost: a", b"GET / HTTP/1.0"
