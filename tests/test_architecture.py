@@ -52,6 +52,7 @@ FLOORS = {
     "http.upstream": 3,
     "http.intake": 3,
     "http.delivery": 3,
+    "http.reply": 3,
     "http.exchange": 3,
     "http.connection": 3,
     "http": 2,

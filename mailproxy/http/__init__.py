@@ -5,7 +5,8 @@ two programs could read in two ways is refused before (`heads`, `bodies`), and w
 are sound is decided behind it (`messages`). Nothing is passed on as it stood: heads and framing are
 made anew (`forward`). A *leg* carries messages (`leg`, `server`, `upstream`). The *rules* say whose
 request it is and where it goes (`rules`, `globs`). An *exchange* is one request and its answer
-(`exchange`): its body comes from the client (`intake`) and goes to a backend (`delivery`).
+(`exchange`): its body comes from the client (`intake`) and goes to a backend (`delivery`), and what
+the client hears is written by a *reply* (`reply`).
 Exchanges follow each other on a client's connection (`connection`), whose waits share one timer
 (`deadline`).
 """

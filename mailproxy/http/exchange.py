@@ -6,7 +6,6 @@ written, how a backend is reached, or what came before on the client's connectio
 
 from math import ceil
 
-import h11
 from twisted.internet.defer import CancelledError
 from zope.interface import implementer
 
@@ -21,11 +20,11 @@ from mailproxy.errors import (
     Stage,
 )
 from mailproxy.http import forward, logins, paths
-from mailproxy.http.bodies import Body, Kind
 from mailproxy.http.delivery import SWITCHING, Callbacks, Client, Delivery
 from mailproxy.http.heads import BadMessage
 from mailproxy.http.intake import Intake
 from mailproxy.http.messages import Request, Response
+from mailproxy.http.reply import Reply
 from mailproxy.http.rules import Rule
 from mailproxy.http.server import Answer
 from mailproxy.http.upstream import HTTPClient
@@ -39,7 +38,7 @@ from mailproxy.resources import Resources
 RETRY_AFTER = 5
 """Seconds after which a client may ask again when the store could not tell."""
 
-_CONTINUE, _NOT_FOUND = 100, 404
+_NOT_FOUND = 404
 
 
 @implementer(ISession)
@@ -47,7 +46,6 @@ class Exchange:
     """One request, from its head to the end of its answer; management sees it as a session.
 
     :ivar id: its own name, unique in this process.
-    :ivar status: what the client was answered; 0 before that.
     """
 
     log = Logger()
@@ -60,17 +58,15 @@ class Exchange:
         self.since = resources.clock.seconds()
         self.identifier: str | None = None
         self.destination: str | None = None
-        self.status = 0
         self.reason = "done"
-        self._machine = h11.Connection(h11.SERVER)
+        self._reply = Reply(client)
         self._request: Request | None = None
         self._intake: Intake | None = None
         self._delivery: Delivery | None = None
         self._bridge: Bridge | None = None
         self._interruption: Outcome | None = None
         self._broken: Exception | None = None
-        self._received = self._sent = 0
-        self._delimited = True
+        self._received = 0
 
     # What management sees
 
@@ -89,7 +85,7 @@ class Exchange:
     @property
     def sent(self) -> int:
         """Bytes that went to the client."""
-        return self._sent + (self._bridge.sent if self._bridge is not None else 0)
+        return self._reply.sent + (self._bridge.sent if self._bridge is not None else 0)
 
     def kick(self) -> None:
         """End the exchange now, and the client's connection with it."""
@@ -140,7 +136,7 @@ class Exchange:
     async def _story(self, head: bytes | BadMessage) -> None:
         request, intake = self._begin(head)
         target = await self._route(request, intake)
-        callbacks = Callbacks(self._relayInterim, self._stalled, self._bodyBroken)
+        callbacks = Callbacks(self._reply.interim, self._stalled, self._bodyBroken)
         delivery = Delivery(self._client, self._resources, intake, self.name, callbacks)
         self._delivery = delivery
         response = await delivery.ask(request, target)
@@ -148,7 +144,8 @@ class Exchange:
         if response.status == SWITCHING:
             await self._switch(request, response, delivery.upstream)
         else:
-            await self._answer(request, response, delivery)
+            self._noteLogin(request, response)
+            await self._reply.relay(request, response, delivery)
             self._client.last = self._client.last or not intake.ended
             delivery.settle(target, response)
 
@@ -159,15 +156,17 @@ class Exchange:
             if isinstance(head, BadMessage):
                 raise head
             self._received = len(head) + 4
-            request = self._request = Request.parse(head, self._machine)
+            request = self._request = Request.parse(head, self._reply.machine)
         except BadMessage:
-            # It is answered as if it had not been read: what makes no sense has no method either.
-            self._machine, client.last = h11.Connection(h11.SERVER), True
+            self._reply.renew()
+            client.last = True
             raise
         self.name = forward.requestName(request) or self.name
         client.last = client.last or not request.lasting
-        self._intake = Intake(client.leg, request, self._machine, client.deadline.progress)
-        return request, self._intake
+        machine, progress = self._reply.machine, client.deadline.progress
+        intake = self._intake = Intake(client.leg, request, machine, progress)
+        self._reply.answers(request, intake)
+        return request, intake
 
     # Where it goes
 
@@ -219,57 +218,12 @@ class Exchange:
 
     # Back to the client
 
-    def _relayInterim(self, response: Response) -> None:
-        """Pass an interim response on to a client that can take it (RFC 9110, section 15.2)."""
-        request, intake = self._request, self._intake
-        if request is None or intake is None or request.isOld:
-            return
-        if response.status == _CONTINUE:
-            if intake.continued or not request.expects:
-                return
-            intake.continued = True
-        self._write(self._machine.send(forward.interim(response)))
-
-    async def _answer(self, request: Request, response: Response, delivery: Delivery) -> None:
-        """Pass the answer on as it comes."""
-        client, upstream = self._client, delivery.upstream
-        assert upstream is not None, "it has answered"
+    def _noteLogin(self, request: Request, response: Response) -> None:
+        """Note a login that the backend has refused."""
         if logins.isRefused(request, response):
             logins.noteRefused(self)
             metrics = self._resources.metrics
             metrics.loginEnded(self.protocol, self.destination, LoginResult.REFUSED)
-        # A client that is still sending is told that no more is wanted.
-        client.last = client.last or (self._intake is not None and not self._intake.ended)
-        body = Body(delivery.machine, response.framing(request.method))
-        payload = upstream.takePayload(body)
-        head = self._machine.send(forward.toClient(response, last=client.last))
-        self.status, self._delimited = response.status, self._isDelimited(request, response)
-        self._write(head + self._written(payload, body))
-        while not body.ended:
-            if client.leg.blocked:
-                delivery.expectTaking()
-                await client.leg.drained()
-                client.deadline.progress()
-            payload = await upstream.readPayload(body)
-            client.deadline.progress()
-            self._write(self._written(payload, body))
-
-    def _isDelimited(self, request: Request, response: Response) -> bool:
-        """Whether the client will see that an answer is cut short."""
-        return not request.isOld or response.framing(request.method).kind is Kind.LENGTH
-
-    def _written(self, payload: bytes, body: Body | None = None) -> bytes:
-        """Write payload, and the end behind it if that has come; None: it is all there is."""
-        data = self._machine.send(h11.Data(data=payload)) if payload else b""
-        if body is None or body.ended:
-            isOld = self._request is not None and self._request.isOld
-            trailers = [] if body is None or isOld else body.trailers
-            data += self._machine.send(h11.EndOfMessage(headers=trailers))
-        return data
-
-    def _write(self, data: bytes) -> None:
-        self._sent += len(data)
-        self._client.leg.send(data)
 
     async def _switch(self, request: Request, response: Response, upstream: HTTPClient) -> None:
         """Bridge both connections: from here on something else is spoken (RFC 9110, 7.8)."""
@@ -279,9 +233,7 @@ class Exchange:
         if not chosen or not chosen <= wanted:
             raise BackendFailed(Stage.ANSWER, "a switch to a protocol that nobody has asked for")
         client.deadline.end()
-        client.last = True
-        self.status = response.status
-        self._write(self._machine.send(forward.interim(response)))
+        self._reply.switch(response)
         self._bridge = Bridge(client.leg, upstream, resources.bridgeIdle, resources.clock)
         self.reason = (await self._bridge.run()).value
 
@@ -328,7 +280,7 @@ class Exchange:
 
     def _timedOut(self) -> Answer:
         """Blame the one who was waited for."""
-        if self.status and self._client.leg.blocked:
+        if self._reply.status and self._client.leg.blocked:
             self.reason = "the client does not read"
         elif self._delivery is not None and self._delivery.isHeldUp:
             self.reason = "the backend does not read"
@@ -336,26 +288,14 @@ class Exchange:
             self.reason = "the client's body stopped"
             return Answer(408)
         else:
-            self.reason = "the backend's answer stopped" if self.status else "the backend is silent"
+            begun = self._reply.status
+            self.reason = "the backend's answer stopped" if begun else "the backend is silent"
         return Answer(504)
 
     def _refuse(self, answer: Answer, outcome: Outcome) -> Outcome:
-        """Answer in our own words; an answer that has begun can only be broken off."""
-        client = self._client
-        if self._bridge is not None:
-            return outcome
-        if self.status:
-            client.last = True
-            if self._delimited:
-                client.leg.close()
-            else:
-                client.leg.abort()
-            return outcome
-        client.last = client.last or (self._intake is not None and not self._intake.ended)
-        self.status = answer.status
-        head = answer.head(self._resources.clock.seconds(), last=client.last)
-        isHead = self._request is not None and self._request.method == b"HEAD"
-        self._write(self._machine.send(head) + self._written(b"" if isHead else answer.body))
+        """Answer in our own words, unless another protocol is spoken by now."""
+        if self._bridge is None:
+            self._reply.refuse(answer, self._resources.clock.seconds())
         return outcome
 
     def _finish(self, outcome: Outcome) -> None:
@@ -382,7 +322,7 @@ class Exchange:
             client=self.client,
             method=request.method.decode("ascii") if request is not None else "-",
             path=paths.shown(request.path, self.identifier) if request is not None else "-",
-            status=self.status,
+            status=self._reply.status,
             identifier=redact(self.identifier),
             destination=self.destination or "-",
             outcome=outcome.value,
