@@ -4,11 +4,14 @@ Knows how an answer is written on the client's leg, and whether one has begun; m
 a request goes, nor what a failure means.
 """
 
+from contextlib import suppress
+
 import h11
 
 from mailproxy.http import forward
 from mailproxy.http.bodies import Body, Kind
 from mailproxy.http.delivery import Client, Delivery
+from mailproxy.http.heads import BadMessage
 from mailproxy.http.intake import Intake
 from mailproxy.http.messages import Request, Response
 from mailproxy.http.server import Answer
@@ -88,11 +91,18 @@ class Reply:
             else:
                 client.leg.abort()
             return
+        self._passOver()
         self._closeUnlessRead()
         self.status = answer.status
         head = answer.head(now, last=client.last)
         isHead = self._request is not None and self._request.method == b"HEAD"
         self._write(self.machine.send(head) + self._written(b"" if isHead else answer.body))
+
+    def _passOver(self) -> None:
+        """Drop a body that nobody gets, as far as it is here: the next request may be behind it."""
+        if self._intake is not None and not self._client.last:
+            with suppress(BadMessage):
+                self._intake.first()
 
     def _closeUnlessRead(self) -> None:
         """Tell a client that is still sending that no more is wanted."""

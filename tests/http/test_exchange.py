@@ -11,6 +11,7 @@ from mailproxy.errors import MappingError, Stage
 from mailproxy.registry import ISession
 from tests.http.support import (
     ANN,
+    CHUNKED,
     GET,
     OK,
     OK_CHUNKED,
@@ -144,6 +145,28 @@ class FailureTests(HTTPCase):
         self.assertIsNone(client.lost)
         self.assertIn("unavailable (connect: 203.0.113.1:", self.lines()[0])
         self.leave(client)
+
+    def test_bodyOfARefusedRequest(self) -> None:
+        """If all of it is here the connection goes on behind it; else the answer is the last."""
+        sneaky = b"GET /sneaky HTTP/1.1\r\n\r\n"
+        whole = (
+            b"Content-Length: %d\r\n\r\n" % len(sneaky) + sneaky,
+            CHUNKED + b"%x\r\n%b\r\n0\r\n\r\n" % (len(sneaky), sneaky),
+        )
+        for body in whole:
+            client = self.open(rules({"match": "/x", "destination": "old"}))
+            self.send(client, POST + body + GET.replace(b"/", b"/x", 1))
+            self.answer(OK)
+            heard = client.take()
+            self.assertEqual(heard.count(b"HTTP/1.1 404 "), 1)
+            self.assertNotIn(b"close", heard)
+            self.assertTrue(heard.endswith(OK))
+            self.leave(client)
+        for body in (whole[0][:-1], whole[1][:-1], CHUNKED + b"x\r\n"):
+            client = self.open(rules({"match": "/x", "destination": "old"}))
+            self.send(client, POST + body)
+            self.assertAnswered(client, b"404 ", b"Connection: close")
+            self.leave(client)
 
     def test_toHEAD(self) -> None:
         """The same, without a body."""
