@@ -93,6 +93,7 @@ class Scene:
     :ivar target: fields of the targets' `Target`.
     :ivar implicit: makes TLS at once.
     :ivar upgrade: makes TLS on STARTTLS.
+    :ivar client: what clients are.
     """
 
     segments: Segments = Segments.WHOLE
@@ -105,6 +106,7 @@ class Scene:
     retries: int = 0
     http: HTTPRules = attrs.field(factory=HTTPRules)
     onError: OnError = OnError.STALE
+    client: type[Client] = Client
 
 
 class Stage:
@@ -178,7 +180,7 @@ class Stage:
 
     def enter(self, host: str = "198.51.100.7") -> Client:
         """Let a client connect."""
-        client = Client()
+        client = self._scene.client()
         self.network.addresses = addresses(host, "192.0.2.1" if ":" not in host else "2001:db8::1")
         server = self.listener.factory.buildProtocol(IPv4Address("TCP", host, 40000))
         if server is None:

@@ -19,7 +19,7 @@ from mailproxy.errors import (
     PeerGone,
     Stage,
 )
-from mailproxy.http import forward, logins, paths
+from mailproxy.http import logins, paths
 from mailproxy.http.delivery import SWITCHING, Callbacks, Client, Delivery
 from mailproxy.http.heads import BadMessage
 from mailproxy.http.intake import Intake
@@ -53,13 +53,12 @@ class Exchange:
     def __init__(self, client: Client, resources: Resources) -> None:
         self._client, self._resources = client, resources
         self.id = sessionID()
-        self.name = self.id.encode()
         self.protocol, self.listener = client.ingress.protocol, client.ingress.listener
         self.since = resources.clock.seconds()
         self.identifier: str | None = None
         self.destination: str | None = None
         self.reason = "done"
-        self._reply = Reply(client)
+        self._reply = Reply(client, self.id.encode())
         self._request: Request | None = None
         self._intake: Intake | None = None
         self._delivery: Delivery | None = None
@@ -137,7 +136,7 @@ class Exchange:
         request, intake = self._begin(head)
         target = await self._route(request, intake)
         callbacks = Callbacks(self._reply.interim, self._stalled, self._bodyBroken)
-        delivery = Delivery(self._client, self._resources, intake, self.name, callbacks)
+        delivery = Delivery(self._client, self._resources, intake, self._reply.name, callbacks)
         self._delivery = delivery
         response = await delivery.ask(request, target)
         assert delivery.upstream is not None, "it has answered"
@@ -161,7 +160,6 @@ class Exchange:
             self._reply.renew()
             client.last = True
             raise
-        self.name = forward.requestName(request) or self.name
         client.last = client.last or not request.lasting
         machine, progress = self._reply.machine, client.deadline.progress
         intake = self._intake = Intake(client.leg, request, machine, progress)
@@ -330,5 +328,5 @@ class Exchange:
             received=self.received,
             sent=self.sent,
             seconds=seconds,
-            request=self.name.decode("ascii"),
+            request=self._reply.name.decode("ascii"),
         )

@@ -29,6 +29,9 @@ _SPEAKS_FOR_CLIENT = re.compile(rb"forwarded|x[-_]forwarded[-_].*|x[-_]real[-_]i
 _PLAIN_TOKEN = re.compile(rb"[!#$&'*+.^_`|~0-9A-Za-z:/=@-]{1,128}")
 """A request's name that a client may give: short, and harmless in any log."""
 
+NAME = b"X-Request-Id"
+"""The field that has a request's name, in the request and in its answer."""
+
 _CHUNKED = (b"Transfer-Encoding", b"chunked")
 _UPGRADE = (b"Connection", b"Upgrade")
 
@@ -86,7 +89,7 @@ def toBackend(request: Request, terms: Terms, origin: Origin) -> h11.Request:
     headers += _pairs(fields)
     headers += _requestFraming(request.fields)
     headers += _connection(request)
-    headers.append((b"X-Request-Id", terms.request))
+    headers.append((NAME, terms.request))
     if terms.hops is not None:
         headers.append((b"X-Proxy-TTL", b"%d" % terms.hops))
     return h11.Request(method=request.method, target=request.target, headers=headers)
@@ -133,12 +136,13 @@ def _introduction(said: Sequence[Field], request: Request, origin: Origin) -> li
     return [*rest, *((name.lower(), name, value) for name, value in ours)]
 
 
-def toClient(response: Response, *, last: bool) -> h11.Response:
+def toClient(response: Response, name: bytes, *, last: bool) -> h11.Response:
     """Make the final answer that a client gets; h11 adds chunks where no length is known.
 
+    :param name: the request's; a backend that has said it itself is not corrected.
     :param last: whether we close the connection behind it.
     """
-    headers = _answerFields(response)
+    headers = _named(response, name)
     if response.status == 204:
         headers = _withoutLength(headers)
     if response.status == 426:
@@ -149,13 +153,27 @@ def toClient(response: Response, *, last: bool) -> h11.Response:
 
 
 def interim(response: Response) -> h11.InformationalResponse:
-    """Make an interim answer that a client gets, one that switches protocols among them."""
-    headers = _withoutLength(_answerFields(response))
-    if response.status == 101:
-        headers += [_UPGRADE, (b"Upgrade", _upgrade(response))]
-    return h11.InformationalResponse(
-        status_code=response.status, reason=response.reason, headers=headers
+    """Make an interim answer that a client gets."""
+    return _informational(response, _answerFields(response))
+
+
+def switch(response: Response, name: bytes) -> h11.InformationalResponse:
+    """Make the answer behind which another protocol is spoken."""
+    return _informational(
+        response, [*_named(response, name), _UPGRADE, (b"Upgrade", _upgrade(response))]
     )
+
+
+def _informational(response: Response, headers: list[Pair]) -> h11.InformationalResponse:
+    return h11.InformationalResponse(
+        status_code=response.status, reason=response.reason, headers=_withoutLength(headers)
+    )
+
+
+def _named(response: Response, name: bytes) -> list[Pair]:
+    """The fields of an answer, the request's name among them."""
+    headers = _answerFields(response)
+    return headers if b"x-request-id" in response.fields.table else [*headers, (NAME, name)]
 
 
 def _answerFields(response: Response) -> list[Pair]:

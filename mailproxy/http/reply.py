@@ -22,13 +22,14 @@ _CONTINUE = 100
 class Reply:
     """The answer to one request.
 
+    :ivar name: the request's: what its client has given it, else ours.
     :ivar machine: reads the request, and writes the answer.
     :ivar status: of the final answer; 0 before that.
     :ivar sent: bytes that were written.
     """
 
-    def __init__(self, client: Client) -> None:
-        self._client = client
+    def __init__(self, client: Client, name: bytes) -> None:
+        self._client, self.name = client, name
         self.machine = h11.Connection(h11.SERVER)
         self.status = self.sent = 0
         self._request: Request | None = None
@@ -41,6 +42,7 @@ class Reply:
 
     def answers(self, request: Request, intake: Intake) -> None:
         """Know what is answered."""
+        self.name = forward.requestName(request) or self.name
         self._request, self._intake = request, intake
 
     def interim(self, response: Response) -> None:
@@ -61,7 +63,7 @@ class Reply:
         self._closeUnlessRead()
         body = Body(delivery.machine, response.framing(request.method))
         payload = upstream.takePayload(body)
-        head = self.machine.send(forward.toClient(response, last=client.last))
+        head = self.machine.send(forward.toClient(response, self.name, last=client.last))
         self.status, self._delimited = response.status, _isDelimited(request, response)
         self._write(head + self._written(payload, body))
         while not body.ended:
@@ -76,7 +78,7 @@ class Reply:
     def switch(self, response: Response) -> None:
         """Say that something else is spoken from here on."""
         self._client.last, self.status = True, response.status
-        self._write(self.machine.send(forward.interim(response)))
+        self._write(self.machine.send(forward.switch(response, self.name)))
 
     def refuse(self, answer: Answer, now: float) -> None:
         """Answer in our own words; an answer that has begun can only be broken off.
@@ -94,7 +96,7 @@ class Reply:
         self._passOver()
         self._closeUnlessRead()
         self.status = answer.status
-        head = answer.head(now, last=client.last)
+        head = answer.head(now, self.name, last=client.last)
         isHead = self._request is not None and self._request.method == b"HEAD"
         self._write(self.machine.send(head) + self._written(b"" if isHead else answer.body))
 

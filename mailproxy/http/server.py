@@ -11,6 +11,7 @@ import attrs
 import h11
 
 from mailproxy.config.model import Capabilities
+from mailproxy.http.forward import NAME
 from mailproxy.http.leg import HTTPLeg
 from mailproxy.protocols.base import Advertised
 from mailproxy.protocols.server import ClientLeg, ProxyServerFactory
@@ -29,10 +30,11 @@ class Answer:
     status: int
     retryAfter: int | None = None
 
-    def head(self, now: float, *, last: bool) -> h11.Response:
+    def head(self, now: float, name: bytes, *, last: bool) -> h11.Response:
         """Make its head.
 
         :param now: seconds since the epoch.
+        :param name: the request's.
         :param last: whether we close the connection behind it.
         """
         headers = [
@@ -40,6 +42,7 @@ class Answer:
             (b"Content-Type", b"text/plain; charset=utf-8"),
             (b"Content-Length", b"%d" % len(self.body)),
             (b"Cache-Control", b"no-store"),
+            (NAME, name),
         ]
         if self.status == HTTPStatus.METHOD_NOT_ALLOWED:
             headers.append((b"Allow", METHODS))

@@ -1,5 +1,6 @@
 """A client and backends of HTTP, played by the test on a stage."""
 
+import re
 from base64 import b64encode
 from typing import Any, ClassVar
 
@@ -46,6 +47,17 @@ def parseResponse(head: bytes, method: bytes = b"GET", *fields: tuple[bytes, byt
     return Response.parse(head, machine)
 
 
+class Visitor(Client):
+    """A client that looks over what is never the same: the names that we give requests."""
+
+    NAME = re.compile(rb"(?m)^X-Request-Id: \S{12}\r\n")
+    NAME_SIZE = len("X-Request-Id: \r\n") + 12
+
+    def take(self) -> bytes:
+        """Give what was received since the last time, without them."""
+        return self.NAME.sub(b"", super().take())
+
+
 class Backend(Peer):
     """A backend that hangs up when the proxy does."""
 
@@ -65,7 +77,9 @@ class HTTPCase(StageCase):
 
     def open(self, http: HTTPRules | None = None, **scene: Any) -> Client:
         """Set a stage and let a client in."""
-        stage = self.begin(Scene(self.segments, "http", http=http or rules(), **scene))
+        stage = self.begin(
+            Scene(self.segments, "http", http=http or rules(), client=Visitor, **scene)
+        )
         stage.source.table["bob"] = "new"
         return stage.enter()
 

@@ -99,7 +99,7 @@ class OrderTests(HTTPCase):
         self.assertRegex(
             line,
             r"\Asession \S{12} http door from 198\.51\.100\.7:40000: GET /x 200 of a~[0-9a-f]{8} "
-            r"on old, served \(done\), \d+ bytes in, 40 out, 0\.000 s, request \S{12}\Z",
+            r"on old, served \(done\), \d+ bytes in, 68 out, 0\.000 s, request \S{12}\Z",
         )
 
 

@@ -17,6 +17,7 @@ from tests.http.support import (
     OK_CHUNKED,
     POST,
     HTTPCase,
+    Visitor,
     rules,
 )
 from tests.stage import NEW_HOST, OLD_HOST
@@ -326,7 +327,8 @@ class SessionTests(HTTPCase):
         self.assertEqual((session.client, session.listener), ("198.51.100.7:40000", "door"))
         self.assertEqual((session.received, session.sent), (len(GET), 0))
         self.answer(OK)
-        self.assertEqual((session.received, session.sent), (len(GET), len(OK)))
+        answered = len(OK) + Visitor.NAME_SIZE
+        self.assertEqual((session.received, session.sent), (len(GET), answered))
         self.assertEqual(self.stage.registry.find(), [])
         self.leave(client)
 
@@ -369,20 +371,40 @@ class SessionTests(HTTPCase):
         self.assertIn(served, text)
         self.assertIn('destination="",outcome="limit",protocol="http"} 1.0', text)
         sent = 'mailproxy_bytes_total{destination="old",direction="out",protocol="http"} '
-        self.assertIn(f"{sent}{len(OK)}.0", text)
+        self.assertIn(f"{sent}{len(OK) + Visitor.NAME_SIZE}.0", text)
 
     def test_requestsNames(self) -> None:
-        """The client's own name for its request goes on and into the log, else ours."""
+        """The client's own name for its request goes on, back and into the log, else ours."""
         client = self.open()
         self.send(client, GET[:-2] + b"X-Request-Id: mine-1\r\n\r\n")
         backend = self.answer(OK)
         self.assertIn(b"X-Request-Id: mine-1\r\n", backend.take())
         self.assertIn("request mine-1", self.lines()[0])
+        self.assertIn(b"\r\nX-Request-Id: mine-1\r\n", client.take())
         self.send(client, GET[:-2] + b"X-Request-Id: not mine\r\n\r\n")
         self.reply(backend)
         name = backend.take().partition(b"X-Request-Id: ")[2].split(b"\r\n")[0].decode()
         self.assertIn(f"session {name} ", self.lines()[1])
         self.assertIn(f"request {name}", self.lines()[1])
+        self.assertIn(f"\r\nX-Request-Id: {name}\r\n".encode(), client.received)
+        self.leave(client)
+
+    def test_namesInAnswersOfOurs(self) -> None:
+        """What has failed is what users ask about: that has a name, too, also without a head."""
+        for said in (b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n", b"nonsense\r\n\r\n"):
+            client = self.open(rules({"match": "/y", "destination": "old"}))
+            self.send(client, said)
+            name = client.received.partition(b"X-Request-Id: ")[2].split(b"\r\n")[0].decode()
+            self.assertRegex(self.lines()[-1], f"session {name} .* request {name}")
+            self.leave(client)
+
+    def test_namesAndInterimAnswers(self) -> None:
+        """A name stands in the final answer alone, or in the switch."""
+        client = self.open()
+        self.send(client)
+        self.answer(b"HTTP/1.1 103 Early Hints\r\n\r\n" + OK)
+        self.assertEqual(client.received.count(b"X-Request-Id: "), 1)
+        self.assertTrue(client.received.startswith(b"HTTP/1.1 103 Early Hints\r\n\r\n"))
         self.leave(client)
 
     def test_everySecretStaysSecret(self) -> None:
@@ -417,7 +439,7 @@ class SwitchTests(HTTPCase):
         self.send(client, b"GET \r\n\r\n\0")
         self.assertEqual(backend.take(), b"GET \r\n\r\n\0")
         (session,) = self.stage.registry.find("ann")
-        self.assertEqual((session.received, session.sent)[1], len(self.SWITCH) + 5)
+        self.assertEqual(session.sent, len(self.SWITCH) + Visitor.NAME_SIZE + 5)
         self.leave(client, backend)
         self.assertIn(" 101 of a~", self.lines()[0])
         self.assertIn("bridged (client closed)", self.lines()[0])

@@ -191,11 +191,15 @@ class ResponseTests(SynchronousTestCase):
     def heard(
         self, head: bytes, asked: bytes = b"GET / HTTP/1.1\r\nHost: a", *, last: bool = False
     ) -> bytes:
-        """What a client hears of the head of an answer."""
+        """What a client hears of the head of an answer, without the request's name."""
+        return self.named(head, asked, last=last).replace(b"X-Request-Id: r1\r\n", b"")
+
+    def named(self, head: bytes, asked: bytes, *, last: bool = False) -> bytes:
+        """All that a client hears of the head of an answer."""
         machine = h11.Connection(h11.SERVER)
         found = Request.parse(asked, machine)
         response = parseResponse(head, found.method)
-        return machine.send(forward.toClient(response, last=last)) or b""
+        return machine.send(forward.toClient(response, b"r1", last=last)) or b""
 
     def test_fields(self) -> None:
         """End to end they stay, those of the backend's connection go."""
@@ -226,12 +230,25 @@ class ResponseTests(SynchronousTestCase):
             b"GET",
             *asked,
         )
-        event = forward.interim(response)
+        event = forward.switch(response, b"r1")
         self.assertEqual((event.status_code, event.reason), (101, b"x"))
         self.assertEqual(
             event.headers.raw_items(),
-            [(b"Sec-WebSocket-Accept", b"y"), *asked[:1], (b"Upgrade", b"WebSocket")],
+            [
+                (b"Sec-WebSocket-Accept", b"y"),
+                (b"X-Request-Id", b"r1"),
+                *asked[:1],
+                (b"Upgrade", b"WebSocket"),
+            ],
         )
+
+    def test_name(self) -> None:
+        """The client is told the request's, unless the backend has told it one."""
+        asked = b"GET / HTTP/1.1\r\nHost: a"
+        head = b"HTTP/1.1 200 OK\r\nContent-Length: 0"
+        self.assertEqual(self.named(head, asked), head + b"\r\nX-Request-Id: r1\r\n\r\n")
+        head += b"\r\nx-request-ID: its own"
+        self.assertEqual(self.named(head, asked), head + b"\r\n\r\n")
 
     def test_interimLength(self) -> None:
         """Has no place there: somebody could wait for the body, and take the answer for it."""

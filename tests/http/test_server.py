@@ -11,7 +11,7 @@ from tests.support import Network
 
 def written(answer: Answer, *, last: bool) -> bytes:
     """Let h11 write an answer's head."""
-    return h11.Connection(h11.SERVER).send(answer.head(0.0, last=last)) or b""
+    return h11.Connection(h11.SERVER).send(answer.head(0.0, b"r1", last=last)) or b""
 
 
 class AnswerTests(SynchronousTestCase):
@@ -23,7 +23,7 @@ class AnswerTests(SynchronousTestCase):
             written(Answer(502), last=False),
             b"HTTP/1.1 502 Bad Gateway\r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\n"
             b"Content-Type: text/plain; charset=utf-8\r\nContent-Length: 16\r\n"
-            b"Cache-Control: no-store\r\n\r\n",
+            b"Cache-Control: no-store\r\nX-Request-Id: r1\r\n\r\n",
         )
         self.assertEqual(Answer(502).body, b"502 Bad Gateway\n")
 

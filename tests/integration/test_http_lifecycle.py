@@ -95,7 +95,8 @@ class RecordTests(WebTestCase):
         secret = "hush-hush-0123"
         self.secrets.add(secret.encode())
         target = f"/a/path?token={secret}"
-        client.ask(target, "POST", b"12345", Authorization=NEW, X_Request_Id="the-id-1234")
+        answer = client.ask(target, "POST", b"12345", Authorization=NEW, X_Request_Id="the-id-1234")
+        self.assertEqual(answer.header("x-request-id"), "the-id-1234")
         line = self.line(mark, "the-id-1234.*POST|POST.*the-id-1234")
         for words in (
             *("http", "https", f"from {address}:{port}", "on new", "POST", "/a/path", "200"),
