@@ -55,12 +55,14 @@ class Snapshot:
     """What is the case right now.
 
     :ivar active: live sessions by protocol and destination (None: not routed yet).
+    :ivar open: listener -> connections that it has, whatever becomes of them.
     :ivar turnedAway: listener -> connections closed for its `max_connections` so far.
     :ivar down: destination -> whether its circuit is open.
     :ivar certificateExpiry: certificate's name -> when it expires, in seconds since the epoch.
     """
 
     active: Mapping[tuple[str, str | None], int] = attrs.field(factory=dict)
+    open: Mapping[str, int] = attrs.field(factory=dict)
     turnedAway: Mapping[str, int] = attrs.field(factory=dict)
     cacheHits: int = 0
     cacheMisses: int = 0
@@ -174,6 +176,7 @@ class _Present(Collector):
         for (protocol, destination), count in now.active.items():
             active.add_metric((protocol, destination or ""), count)
         yield active
+        yield _gauges("open_connections", "Connections of clients.", "listener", now.open)
         turnedAway = CounterMetricFamily(
             "mailproxy_connections_turned_away",
             "Connections closed because their listener was full.",

@@ -252,6 +252,7 @@ class Proxy(Service):
         expiries = self.runtime.certificates.expiries
         return Snapshot(
             active=self.registry.countBy(),
+            open={each.name: len(each.factory.connections) for each in self.listeners},
             turnedAway={each.name: each.factory.turnedAway for each in self.listeners},
             cacheHits=self.cache.hits,
             cacheMisses=self.cache.misses,

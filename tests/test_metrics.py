@@ -17,7 +17,8 @@ def samples(metrics: Metrics) -> dict[tuple[str, frozenset[tuple[str, str]]], fl
 
 def eventfulMetrics() -> Metrics:
     """Metrics after everything has happened once."""
-    present = Snapshot({("imap", "old"): 1}, {"imaps": 1}, 1, 1, 1, {"old": True}, {"main": 1.9e9})
+    each = {"imaps": 1}
+    present = Snapshot({("imap", "old"): 1}, each, each, 1, 1, 1, {"old": True}, {"main": 1.9e9})
     metrics = Metrics(lambda: present)
     metrics.sessionEnded("imap", "old", Outcome.BRIDGED, 1.0)
     metrics.loginEnded("imap", "old", LoginResult.ACCEPTED)
@@ -95,6 +96,7 @@ class MetricsTests(SynchronousTestCase):
         self.assertEqual(self.value("mailproxy_cache_hits_total"), 1)
         now[0] = Snapshot(
             active={("imap", "old"): 3, ("imap", None): 1},
+            open={"imaps": 9},
             turnedAway={"imaps": 7},
             cacheHits=2,
             cacheMisses=4,
@@ -105,6 +107,7 @@ class MetricsTests(SynchronousTestCase):
         active = "mailproxy_active_sessions"
         self.assertEqual(self.value(active, protocol="imap", destination="old"), 3)
         self.assertEqual(self.value(active, protocol="imap", destination=""), 1)
+        self.assertEqual(self.value("mailproxy_open_connections", listener="imaps"), 9)
         turnedAway = "mailproxy_connections_turned_away_total"
         self.assertEqual(self.value(turnedAway, listener="imaps"), 7)
         self.assertEqual(self.value("mailproxy_cache_hits_total"), 2)

@@ -473,6 +473,7 @@ class CountTests(ProxyCase):
         text = self.proxy.metrics.render().decode()
         for line in (
             'mailproxy_active_sessions{destination="old",protocol="imap"} 1.0',
+            'mailproxy_open_connections{listener="open"} 1.0',
             'mailproxy_connections_turned_away_total{listener="open"} 1.0',
             "mailproxy_cache_misses_total 1.0",
             "mailproxy_cache_entries 1.0",

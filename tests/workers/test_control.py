@@ -294,6 +294,13 @@ class RoomTests(FleetCase):
         self.network.advance(1)
         self.assertEqual([self.openAt(0), self.openAt(0)], [True, False])
 
+    def test_openConnectionsAreAddedUp(self) -> None:
+        """Those of all workers."""
+        for worker in (0, 1, 1):
+            self.enter(worker, "upgrading")
+        found = 'mailproxy_open_connections{listener="upgrading"} 3.0'
+        self.assertIn(found, self.result(self.control.metrics()))
+
     def test_turnedAwayAreCounted(self) -> None:
         """As in one process."""
         for _ in range(7):
