@@ -17,7 +17,7 @@ benchPeers = $(shell sed 's/\#.*//' benchmarks/packages.txt)
 .PHONY: help run test servers lint types docs bench bench-quick clean
 
 help:
-	@echo 'make run      a demonstration: two small mail servers and the proxy, on loopback'
+	@echo 'make run      a demonstration: two small servers and the proxy, on loopback'
 	@echo 'make test     the test servers and the whole test suite (TESTS=tests.test_cli: a part)'
 	@echo 'make lint     ruff: rules and layout'
 	@echo 'make types    mypy, strict'

@@ -50,7 +50,7 @@ class Options(usage.Options):
         ["config", "c", None, f"the configuration file (default: ${CONFIG_VARIABLE})"],
         ["log-format", None, "text", "how log lines are written: text or json"],
     ]
-    optFlags = [["demo", None, "start two small mail servers, a proxy, and say what to try"]]
+    optFlags = [["demo", None, "start two small servers, a proxy, and say what to try"]]
 
     def postOptions(self) -> None:
         """Find the file to read; the demonstration has its own, whatever the environment says."""

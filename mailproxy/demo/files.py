@@ -1,7 +1,7 @@
 """The files that the demonstration's proxy reads: certificate, token, mapping, configuration.
 
 Everything lies in one directory of the caller's. One self-signed certificate serves the proxy and
-both mail servers; the proxy trusts the servers by its pin, as for any private certificate.
+both servers; the proxy trusts the servers by its pin, as for any private certificate.
 """
 
 import secrets
@@ -24,9 +24,12 @@ MAPPING, CONFIGURATION = "mapping", "mailproxy.toml"
 PREFERRED_PORTS: Mapping[str, int] = {
     "imap": 10143,
     "imaps": 10993,
+    "https": 10443,
     "admin": 18443,
     "legacy": 11993,
+    "legacy_web": 11443,
     "new": 12993,
+    "new_web": 12443,
 }
 """The port of each socket, by its name in what is printed; another is taken if it is in use."""
 
@@ -51,12 +54,22 @@ protocol = "imap"
 bind = ["127.0.0.1:{imaps}"]
 tls = "implicit"
 
+[listener.https]
+protocol = "http"
+bind = ["127.0.0.1:{https}"]
+tls = "implicit"
+
+[[http.route]]
+match = "/**"
+extract = {{ from = "authorization" }}
+
 [destination.legacy]
 host = "127.0.0.1"
 tls_server_name = "localhost"
 tls_pinned_cert_sha256 = "{pin}"
 proxy_protocol = false
 protocol.imap = {{ port = {legacy}, tls = "implicit" }}
+protocol.http = {{ port = {legacy_web}, tls = "implicit" }}
 
 [destination.new]
 host = "127.0.0.1"
@@ -64,6 +77,7 @@ tls_server_name = "localhost"
 tls_pinned_cert_sha256 = "{pin}"
 proxy_protocol = false
 protocol.imap = {{ port = {new}, tls = "implicit" }}
+protocol.http = {{ port = {new_web}, tls = "implicit" }}
 
 [routing]
 default_destination = "legacy"

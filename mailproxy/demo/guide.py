@@ -32,6 +32,10 @@ PROTOCOL_STEPS: Sequence[Step] = (
         "curl --cacert {certificate} --ssl-reqd --user {carol}"
         " 'imap://127.0.0.1:{imap}/INBOX;UID=2'",
     ),
+    Step(
+        "HTTP: anna's web page, from the same server as her mail (legacy)",
+        "curl --cacert {certificate} --user {anna} https://127.0.0.1:{https}/",
+    ),
 )
 """At least one line for each protocol that the demonstration serves."""
 
@@ -41,6 +45,7 @@ CUT_OVER_STEPS: Sequence[Step] = (
         "Move anna to the server new",
         "{api} -X PUT '{admin}/mappings?identifier=anna&destination=new'",
     ),
+    Step("Her page again, from the server new", PROTOCOL_STEPS[2].command),
     Step(
         "Her mail again: the same line, the other server",
         PROTOCOL_STEPS[0].command,
@@ -49,7 +54,7 @@ CUT_OVER_STEPS: Sequence[Step] = (
 """The cut-over of one account through the management API."""
 
 _HEAD = """\
-Two mail servers, legacy and new, and the proxy in front of them are starting on 127.0.0.1.
+Two servers, legacy and new, and the proxy in front of them are starting on 127.0.0.1.
 Accounts (name:password): {accounts}
 Configuration: {configuration}
 Mapping:       {mapping}

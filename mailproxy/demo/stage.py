@@ -1,4 +1,4 @@
-"""Set the stage for the demonstration: the files and the two mail servers, ready to be started."""
+"""Set the stage for the demonstration: the files and the two servers, ready to be started."""
 
 import shutil
 import tempfile
@@ -9,10 +9,11 @@ import attrs
 from twisted.application.service import MultiService, Service
 from twisted.application.strports import service as endpointService
 from twisted.internet.endpoints import quoteStringArgument
-from twisted.internet.interfaces import IReactorCore
+from twisted.internet.interfaces import IReactorCore, IReactorTime
 
 from mailproxy.demo.files import CERTIFICATE, KEY, LOOPBACK, choosePorts, writeFiles
 from mailproxy.demo.guide import instructions
+from mailproxy.demo.http import DemoSite
 from mailproxy.demo.imap import DemoIMAPFactory
 
 SERVER_NAMES = ("legacy", "new")
@@ -24,7 +25,7 @@ class DemoSetup:
     """A demonstration that has not been started.
 
     :ivar configPath: the configuration for the proxy.
-    :ivar service: the two mail servers; not started, no parent.
+    :ivar service: the two servers; not started, no parent.
     :ivar instructions: what to print once everything listens.
     """
 
@@ -46,7 +47,7 @@ class DirectoryRemoval(Service):
 
 
 def prepare(directory: Path, reactor: IReactorCore) -> DemoSetup:
-    """Write the demonstration's files into an existing directory and build its mail servers.
+    """Write the demonstration's files into an existing directory and build its servers.
 
     Ports are chosen now and bound when the service starts.
     """
@@ -65,20 +66,29 @@ def prepareTemporary(reactor: IReactorCore) -> DemoSetup:
 
 
 def makeServers(reactor: IReactorCore, directory: Path, ports: Mapping[str, int]) -> MultiService:
-    """Return both mail servers, IMAP over TLS on loopback; a port in use ends their start."""
+    """Return both servers, IMAP and HTTP over TLS on loopback; a port in use ends their start."""
     servers = MultiService()
     for name in SERVER_NAMES:
-        endpoint = ":".join(
-            (
-                "ssl",
-                str(ports[name]),
-                f"interface={LOOPBACK}",
-                f"certKey={quoteStringArgument(str(directory / CERTIFICATE))}",
-                f"privateKey={quoteStringArgument(str(directory / KEY))}",
-            )
-        )
-        endpointService(endpoint, DemoIMAPFactory(name), reactor).setServiceParent(servers)
+        for port, factory in (
+            (ports[name], DemoIMAPFactory(name)),
+            (ports[f"{name}_web"], DemoSite(name, IReactorTime(reactor))),
+        ):
+            place = _endpoint(directory, port)
+            endpointService(place, factory, reactor).setServiceParent(servers)
     return servers
+
+
+def _endpoint(directory: Path, port: int) -> str:
+    """Describe a port with TLS, in an endpoint string."""
+    return ":".join(
+        (
+            "ssl",
+            str(port),
+            f"interface={LOOPBACK}",
+            f"certKey={quoteStringArgument(str(directory / CERTIFICATE))}",
+            f"privateKey={quoteStringArgument(str(directory / KEY))}",
+        )
+    )
 
 
 def _makeDirectory(parent: Path) -> Path:

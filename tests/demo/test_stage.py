@@ -22,12 +22,12 @@ class PrepareTests(SynchronousTestCase):
         self.reactor = MemoryReactorClock()
 
     def test_bothServersListenOnLoopback(self) -> None:
-        """Once started, two sockets listen, on loopback only; before, none."""
+        """Once started, two sockets of each listen, on loopback only; before, none."""
         setup = prepare(self.directory, self.reactor)
         self.assertEqual(self.listening(), [])
         setup.service.startService()
         self.addCleanup(setup.service.stopService)
-        self.assertEqual(len(self.listening()), len(SERVER_NAMES))
+        self.assertEqual(len(self.listening()), 2 * len(SERVER_NAMES))
         self.assertEqual(set(self.listening()), {"127.0.0.1"})
 
     def listening(self) -> list[str]:

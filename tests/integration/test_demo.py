@@ -131,13 +131,16 @@ class GuideTests(SynchronousTestCase):
         return done.output
 
     def test_eachLineDoesWhatItSays(self) -> None:
-        """Mail from the old server, the move of one account, its mail from the new server."""
-        first, upgraded, asked, moved, again = self.commands
+        """Mail and a page from the old server, the move of one account, both from the new one."""
+        first, upgraded, page, asked, moved, pageAgain, again = self.commands
+        self.assertEqual(page, pageAgain)
         self.assertEqual(first, again)
         self.assertIn("server legacy.", self.shell(first))
         self.assertIn("server new.", self.shell(upgraded))
+        self.assertIn("anna's. It lies on the server legacy.", self.shell(page))
         self.assertEqual(self.facts(self.shell(asked))["destination"], "legacy")
         self.assertIn("mapped", self.shell(moved))
+        self.assertIn("anna's. It lies on the server new.", self.shell(pageAgain))
         self.assertIn("server new.", self.shell(again))
         self.assertEqual(self.facts(self.shell(asked))["destination"], "new")
 
