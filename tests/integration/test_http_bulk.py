@@ -45,6 +45,7 @@ class BulkTests(WebTestCase):
     def startOthers(cls, stack: ExitStack) -> None:
         """A file of zeros, and the backend that counts."""
         cls.new.putZeros("big", GIGABYTE)
+        cls.new.putZeros("some", 1_200_000)
         cls.sink = stack.enter_context(ScriptedServer(_sink))
 
     @classmethod
@@ -83,6 +84,19 @@ class BulkTests(WebTestCase):
                 missing -= min(missing, len(_BLOCK))
             self.assertEqual(connection.getresponse().read(), str(GIGABYTE).encode())
             self.assertLess(growth(), FLAT)
+
+    def test_aSlowReaderGetsTheLastByte(self) -> None:
+        """Of an answer behind which we close, long after all of it has left us."""
+        client = self.web()
+        client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16_384)
+        client.sendRequest("/files/some", Authorization=NEW, Connection="close")
+        missing = int(client.head().header("content-length") or 0)
+        started = time.monotonic()
+        while missing:
+            time.sleep(0.8)
+            missing -= len(client.readExactly(min(missing, 100_000)))
+        self.assertGreater(time.monotonic() - started, 8)
+        self.assertEqual(client.readToEnd(), b"")
 
     def connection(self) -> http.client.HTTPSConnection:
         """Python's own client."""
