@@ -14,6 +14,9 @@ from mailproxy.http import heads
 from mailproxy.http.bodies import CHUNKED, NOTHING, UNTIL_CLOSE, Framing, Kind
 from mailproxy.http.heads import BadMessage, Fields
 
+MAX_METHOD = 64
+"""Bytes of a method; those that there are have less than twenty."""
+
 MAX_PATH = 8192
 """Bytes of a path: what routes are matched against."""
 
@@ -90,6 +93,8 @@ class Request:
             raise BadMessage("a version that is not served", 505)
         if event.method == b"CONNECT":
             raise BadMessage("CONNECT is not served", 405)
+        if len(event.method) > MAX_METHOD:
+            raise BadMessage("a method that is too long", 501)
         isOld = event.http_version == b"1.0"
         fields = Fields.parsed(event)
         target, host = _place(event, _host(fields))

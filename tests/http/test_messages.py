@@ -4,7 +4,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mailproxy.http.bodies import CHUNKED, NOTHING, UNTIL_CLOSE, Framing, Kind
 from mailproxy.http.heads import BadMessage
-from mailproxy.http.messages import MAX_PATH
+from mailproxy.http.messages import MAX_METHOD, MAX_PATH
 from tests.http.support import parseRequest, parseResponse, request
 
 
@@ -47,6 +47,11 @@ class RequestLineTests(Refusing):
     def test_CONNECTIsNotServed(self) -> None:
         """405: we are nobody's way out."""
         self.assertRefused(b"CONNECT a:443 HTTP/1.1\r\nHost: a:443", 405)
+
+    def test_longMethod(self) -> None:
+        """501: nobody has such a one, and it would fill the log (RFC 9112, section 3)."""
+        request(b"%b / HTTP/1.1" % (b"M" * MAX_METHOD))
+        self.assertRefused(b"%b / HTTP/1.1\r\nHost: a" % (b"M" * (MAX_METHOD + 1)), 501)
 
     def test_longPath(self) -> None:
         """414; a query may be long."""

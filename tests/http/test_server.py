@@ -35,7 +35,7 @@ class AnswerTests(SynchronousTestCase):
 
     def test_everyStatusHasItsPhrase(self) -> None:
         """All that we answer by."""
-        for status in (400, 404, 405, 408, 414, 431, 500, 502, 503, 504, 505):
+        for status in (400, 404, 405, 408, 414, 431, 500, 501, 502, 503, 504, 505):
             head = written(Answer(status), last=True)
             self.assertTrue(head.startswith(b"HTTP/1.1 %d " % status))
             self.assertIn(b"\r\nContent-Length: %d\r\n" % len(Answer(status).body), head)
