@@ -13,7 +13,7 @@ __all__ = ["Linger"]
 class Linger:
     """Cuts off a peer that neither takes our last words nor closes.
 
-    One that takes them, however slowly, may take them all. One that pauses has the grace time.
+    One that takes them, however slowly, may take them all; while the grace time lasts it may pause.
 
     :param grace: seconds.
     :param step: seconds that a peer has to close when it has taken everything.

@@ -267,7 +267,7 @@ class Stream(Protocol):
     # Closing
 
     def close(self, grace: float = CLOSE_GRACE, *, whole: bool = True) -> None:
-        """Say no more; the peer may take what we wrote, and pause in that for `grace` seconds.
+        """Say no more; the peer may take what we wrote, and for `grace` seconds pause in that.
 
         :param whole: whether that is all there was to say: else the peer must not think so. Where
             the transport cannot do that, what it has not sent yet is lost.
