@@ -60,9 +60,12 @@ class JoinableConnection(SecureConnection):
             return self._moveMuch()
         count, meaning = self.engine.gather(self._handle)
         if count:
-            self._flows = count >= SMALL
-            if self._pass(count) and self._flows and not meaning:
-                return self._moveMuch()
+            self.moved += count
+            isTaken = self._sink.take(count, self)  # type: ignore[union-attr]
+            if count >= SMALL:
+                self._flows = True
+                if isTaken and not meaning:
+                    return self._moveMuch()
         return self._stopped(meaning) if meaning else None
 
     def _moveMuch(self) -> Why:
