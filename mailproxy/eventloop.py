@@ -56,7 +56,9 @@ def _makeIteration(reactor: Any) -> Callable[[float | None], None]:
 
     def doIteration(timeout: float | None) -> None:
         events = poll(-1 if timeout is None else timeout, BATCH)
-        for selectable, number, event in [(find(each[0]), *each) for each in events]:
+        for selectable, number, event in [
+            (find(number), number, event) for number, event in events
+        ]:
             if selectable is None or find(number) is not selectable:
                 continue
             try:
@@ -108,7 +110,8 @@ def _makeMainLoop(reactor: Any, doIteration: Callable[[float | None], None]) -> 
         if reactor.threadCallQueue or reactor._newTimedCalls or reactor._justStopped:
             return 0.0
         timed = reactor._pendingTimedCalls
-        return min(LONGEST, timed[0].time - seconds()) if timed else LONGEST
+        left = timed[0].time - seconds() if timed else LONGEST
+        return left if left < LONGEST else LONGEST  # type: ignore[no-any-return]
 
     def mainLoop() -> None:
         while reactor._started:
