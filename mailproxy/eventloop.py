@@ -111,7 +111,7 @@ def _makeMainLoop(reactor: Any, doIteration: Callable[[float | None], None]) -> 
             return 0.0
         timed = reactor._pendingTimedCalls
         left = timed[0].time - seconds() if timed else LONGEST
-        return left if left < LONGEST else LONGEST  # type: ignore[no-any-return]
+        return left if left < LONGEST else LONGEST
 
     def mainLoop() -> None:
         while reactor._started:

@@ -11,7 +11,7 @@ from typing import Any
 from twisted.internet.main import CONNECTION_LOST
 from twisted.python.failure import Failure
 
-from mailproxy.openssl import SMALL
+from mailproxy.openssl import SIZE, SMALL
 from mailproxy.transport.connection import Why
 from mailproxy.transport.pipe import LARGE, Pipe, sharedPipe
 from mailproxy.transport.secure import SecureConnection
@@ -24,7 +24,7 @@ class JoinableConnection(SecureConnection):
     """
 
     moved = 0
-    _flows = False  # whether what comes is a part of something large
+    _flows = False  # whether so much has come at a time that it pays to read it in bulk
     _sink: "JoinableConnection | None" = None
     _held: "JoinableConnection | None" = None  # the source that waits until we have sent all
 
@@ -62,19 +62,17 @@ class JoinableConnection(SecureConnection):
         if count:
             self.moved += count
             isTaken = self._sink.take(count, self)  # type: ignore[union-attr]
-            if count >= SMALL:
-                self._flows = True
-                if isTaken and not meaning:
-                    return self._moveMuch()
+            if isTaken and not meaning and count >= SMALL:
+                return self._moveMuch()
         return self._stopped(meaning) if meaning else None
 
     def _moveMuch(self) -> Why:
-        """Move what has come of something large; when nothing more of it has, it is over."""
+        """Move what has come of something large."""
         before = self.moved
         # What OpenSSL has to say meanwhile needs room in the socket.
-        read = self.engine.rounds if self.untaken else self.engine.bulk
+        read = self.engine.bulk if self._flows and not self.untaken else self.engine.rounds
         meaning = read(self._handle, self.socket, self._pass)
-        self._flows = self.moved - before >= SMALL
+        self._flows = self.moved - before >= SIZE
         return self._stopped(meaning) if meaning else None
 
     def _pass(self, count: int) -> bool:

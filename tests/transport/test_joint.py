@@ -336,19 +336,19 @@ class MoveTests(JoinCase):
         self.patch(SocketConnection, "engine", attrs.evolve(direct, bulk=bulk))
         self.patch(support, "clientTLS", lambda: changer.creator)
         joint = self.joint((True, True), 1 << 20)
-        data = bytes(range(250)) * 20
+        data = bytes(range(250)) * 64
+        self.assertGreater(len(data) * 7, SIZE + 2 * 16_384)
 
         def said() -> bytes:
             return changer.record(joint.client, data)
 
         for _ in range(3):
-            joint.client.transport.socket.send(
-                changer.update(joint.client) + said() + changer.update(joint.client) + said()
-            )
+            flow = b"".join(changer.update(joint.client) + said() for _ in range(7))
+            joint.client.transport.socket.send(flow)
             joint.network.pump()
             joint.backend.say(b"go on\r\n")
             joint.network.pump()
-        self.assertTrue(joint.backend.received == data * 6)
+        self.assertTrue(joint.backend.received == data * 21)
         self.assertEqual(joint.client.received, b"go on\r\n" * 3)
         self.assertEqual(set(bulks), {WANT_READ})
 
