@@ -20,8 +20,7 @@ from mailproxy.stream import CLOSE_GRACE, Stream
 from mailproxy.transport import JoinableConnection
 
 DRAIN_GRACE = 60.0
-"""Seconds that a slow reader has for the last bytes of a leg that has closed: these are at most
-what a transport holds and one read, a few hundred KiB."""
+"""Seconds for which a slow reader of the last bytes of a leg that has closed may pause."""
 
 LAST_ANSWER = 5.0
 """Seconds of silence after which a TLS backend is told that its client has ended its side. To some,
@@ -253,10 +252,12 @@ class Bridge:
             self._watch.forget(self)
             if self._patience is not None and self._patience.active():
                 self._patience.cancel()
-            grace = DRAIN_GRACE if ending in (Ending.CLIENT, Ending.BACKEND) else CLOSE_GRACE
             for leg in (self._client, self._backend):
                 leg.part()
-                leg.stream.close(grace, whole=whole)
+                if ending in (Ending.CLIENT, Ending.BACKEND):
+                    leg.stream.close(DRAIN_GRACE, whole=whole)
+                else:
+                    leg.stream.close(whole=whole, longest=CLOSE_GRACE)
         over = self._over
         if over is not None and self._client.lost and self._backend.lost:
             self._over = None

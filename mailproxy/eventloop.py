@@ -25,6 +25,16 @@ LONGEST = 86400.0
 _IN, _OUT = EPollReactor._POLL_IN, EPollReactor._POLL_OUT
 _GONE = EPollReactor._POLL_DISCONNECTED
 
+_LOOP_STATE = (
+    "_started",
+    "running",
+    "_justStopped",
+    "threadCallQueue",
+    "_newTimedCalls",
+    "_pendingTimedCalls",
+)
+"""What the loop looks at between events."""
+
 log = Logger()
 
 
@@ -122,6 +132,8 @@ def _makeMainLoop(reactor: Any, doIteration: Callable[[float | None], None]) -> 
                     doIteration(timeout)
             except BaseException:
                 log.failure("the main loop met a bug")
+        log.info("Main loop terminated.")
 
-    rest()
+    for needed in (*_LOOP_STATE, "timeout", "runUntilCurrent"):
+        getattr(reactor, needed)
     return mainLoop

@@ -56,7 +56,8 @@ class IdleWatch:
         """Watch no more."""
         self._watched.discard(watched)
         if not self._watched and self._timer is not None:
-            del self._all[self._clock, self._seconds]
+            if self._all.get(place := (self._clock, self._seconds)) is self:
+                del self._all[place]
             timer, self._timer = self._timer, None
             if timer.active():
                 timer.cancel()

@@ -1,7 +1,7 @@
 """The border to OpenSSL: what pyOpenSSL's public interface cannot do, and how to do without it.
 
 An *engine* moves the bytes of applications through TLS connections, without an exception per event
-and by way of one buffer that all connections share. `direct` calls OpenSSL by the binding that
+and by way of a buffer that all connections share. `direct` calls OpenSSL by the binding that
 pyOpenSSL itself uses, which is not promised to stay; `public` keeps to what is promised, and costs
 more. Must not know transports, nor who speaks.
 """
@@ -50,6 +50,9 @@ class ISocketTLS(Interface):
 
 
 Bulk = Callable[[Any, socket.socket, Callable[[int], bool]], int]
+"""`(handle, socket, take)`: reads what has come of something large. `take` is told how many bytes
+are in the buffer, and tells whether it wants more. Gives why there are no more, 0 when there may
+be."""
 
 
 @attrs.frozen
@@ -65,12 +68,9 @@ class Engine:
     :ivar gather: `(handle)`: read one record, or several that belong together, into the buffer:
         less than two of the largest. Gives how many bytes there are and why there are no more, 0
         when there may be more.
-    :ivar rounds: `(handle, socket, take)`: read what has come of something large. `take` is told
-        how many bytes are in the buffer, and tells whether it wants more. Tells why there are no
-        more, 0 when there may be more.
-    :ivar bulk: the same with fewer calls of the system, where there are any; what has left the
-        socket is given to `take` in any case. Only while everything that was sent before has been
-        taken by the peer.
+    :ivar rounds: read much, a record or two at a time.
+    :ivar bulk: read much with fewer calls of the system, where it can; what has left the socket is
+        given to `take` in any case. Only while all that was sent has been taken by the peer.
     :ivar put: `(handle, count)`: send so much of the buffer, in records; tells how much could be.
     :ivar send: `(handle, data)`: send these bytes, as one record; at most `RECORD`, not none. Tells
         how much could be, or why nothing.

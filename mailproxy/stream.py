@@ -21,7 +21,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mailproxy.errors import LimitExceeded, PeerGone, ProtocolError
-from mailproxy.linger import Linger
+from mailproxy.linger import LONGEST, Linger, Patience
 from mailproxy.transport import IStreamTransport, Receiver, SocketConnection
 
 MAX_LINE = 65536
@@ -266,11 +266,14 @@ class Stream(Protocol):
 
     # Closing
 
-    def close(self, grace: float = CLOSE_GRACE, *, whole: bool = True) -> None:
+    def close(
+        self, grace: float = CLOSE_GRACE, *, whole: bool = True, longest: float = LONGEST
+    ) -> None:
         """Say no more; the peer may take what we wrote, and for `grace` seconds pause in that.
 
         :param whole: whether that is all there was to say: else the peer must not think so. Where
             the transport cannot do that, what it has not sent yet is lost.
+        :param longest: seconds after which it is cut off, whatever it takes.
         """
         if self._closing or self._lost is not None:
             return
@@ -281,7 +284,8 @@ class Stream(Protocol):
             self.transport.resumeProducing()
         self._takeLeave(whole)
         if self._lost is None:
-            self._linger = Linger(self.clock, grace, CLOSE_GRACE, self._untaken, self.abort)
+            patience = Patience(grace, CLOSE_GRACE, longest)
+            self._linger = Linger(self.clock, patience, self._untaken, self.abort)
             if self.finished:
                 self._linger.hasten()
 
@@ -305,9 +309,7 @@ class Stream(Protocol):
     @property
     def endsByHalves(self) -> bool:
         """Whether our side can end while we still hear the peer's."""
-        if not self.secure:
-            return True
-        return isinstance(self.transport, SocketConnection) and self.transport.tlsOnSocket
+        return not self.secure or bool(getattr(self.transport, "tlsOnSocket", False))
 
     def abort(self) -> None:
         """Cut the connection now."""

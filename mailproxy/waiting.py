@@ -1,16 +1,20 @@
 """Bounds for waiting: every wait in a session has an owner and an end.
 
 Many wait for equally long, and few of them to the end: so one timer of the clock serves all of
-those, and to begin and to end a wait is to put it into a dict and to take it out.
+those, and to begin and to end a wait is to put it into a dict and to take it out. Must not know who
+waits, nor for what.
 """
 
 from collections.abc import Coroutine, Generator
+from itertools import takewhile
 from typing import Any, Generic, TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import TimeoutError as TimedOut
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.task import deferLater
+
+from mailproxy.logs import Logger
 
 __all__ = ["TimedOut", "Within", "pause", "within"]
 
@@ -59,6 +63,8 @@ class Within(Generic[T]):
         except StopIteration as end:
             if not self._isLate:
                 return end.value  # type: ignore[no-any-return]
+        except GeneratorExit:
+            raise  # nobody waits any more
         except BaseException:
             if not self._isLate:
                 raise
@@ -76,11 +82,13 @@ class Within(Generic[T]):
 class _Deadlines:
     """The ends of all waits that last equally long on the same clock, soonest first."""
 
+    log = Logger()
     _all: dict[tuple[IReactorTime, float], "_Deadlines"] = {}
 
     def __init__(self, clock: IReactorTime, seconds: float) -> None:
         self._clock, self._seconds = clock, seconds
         self._ends: dict[Within[Any], float] = {}
+        self._latest = 0.0
         self._timer: IDelayedCall | None = None
 
     @classmethod
@@ -91,7 +99,10 @@ class _Deadlines:
 
     def add(self, waiting: Within[Any]) -> None:
         """Begin to wait."""
-        self._ends[waiting] = self._clock.seconds() + self._seconds
+        end = self._clock.seconds() + self._seconds
+        if end < self._latest:
+            self._bringForward(end)
+        self._ends[waiting] = self._latest = end
         if self._timer is None:
             self._rest()
 
@@ -101,26 +112,39 @@ class _Deadlines:
         if not self._ends:
             self._rest()
 
+    def _bringForward(self, end: float) -> None:
+        """Let nobody wait for longer: the clock has been set back, which moves no end by itself."""
+        self._ends = {waiting: min(each, end) for waiting, each in self._ends.items()}
+        self._stop()
+
     def _rest(self) -> None:
         """Have a timer while somebody waits."""
+        place = self._clock, self._seconds
         if self._ends and self._timer is None:
-            self._all[self._clock, self._seconds] = self
+            self._all[place] = self
             soonest = next(iter(self._ends.values()))
-            self._timer = self._clock.callLater(
-                max(0.0, soonest - self._clock.seconds()), self._look
-            )
+            left = max(0.0, soonest - self._clock.seconds())
+            self._timer = self._clock.callLater(left, self._look)
         elif not self._ends:
-            self._all.pop((self._clock, self._seconds), None)
-            timer, self._timer = self._timer, None
-            if timer is not None:
-                timer.cancel()
+            if self._all.get(place) is self:
+                del self._all[place]
+            self._stop()
+
+    def _stop(self) -> None:
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()
 
     def _look(self) -> None:
         """End the waits whose time is over."""
         self._timer, now = None, self._clock.seconds()
-        for waiting in [each for each, end in self._ends.items() if end <= now]:
-            if self._ends.pop(waiting, None) is not None:  # else the end of another has ended it
+        for waiting, _ in list(takewhile(lambda each: each[1] <= now, self._ends.items())):
+            if self._ends.pop(waiting, None) is None:
+                continue  # the end of another has ended it
+            try:
                 waiting.expire()
+            except Exception:
+                self.log.failure("the end of a wait met a bug")
         self._rest()
 
 

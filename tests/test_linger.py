@@ -3,7 +3,7 @@
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailproxy.linger import Linger
+from mailproxy.linger import LONGEST, Linger, Patience
 
 
 class LingerTests(SynchronousTestCase):
@@ -14,9 +14,9 @@ class LingerTests(SynchronousTestCase):
         self.clock = Clock()
         self.untaken, self.aborted = 100, 0
 
-    def linger(self, grace: float = 60.0) -> Linger:
+    def linger(self, grace: float = 60.0, longest: float = LONGEST) -> Linger:
         """Begin."""
-        return Linger(self.clock, grace, 5.0, lambda: self.untaken, self.abort)
+        return Linger(self.clock, Patience(grace, 5.0, longest), lambda: self.untaken, self.abort)
 
     def abort(self) -> None:
         """Note it."""
@@ -45,6 +45,18 @@ class LingerTests(SynchronousTestCase):
         self.assertEqual(self.aborted, 0)
         self.pass_(5)
         self.assertEqual(self.aborted, 1)
+
+    def test_aByteNowAndThen(self) -> None:
+        """Not for ever: who has been cut off must go, and a place is not to be had for a byte."""
+        for grace, longest in ((60.0, 200.0), (5.0, 5.0)):
+            self.aborted, self.untaken = 0, 10_000
+            self.linger(grace, longest)
+            for _ in range(int(longest) - 1):
+                self.untaken -= 1
+                self.pass_(1)
+            self.assertEqual(self.aborted, 0)
+            self.pass_(1)
+            self.assertEqual((self.aborted, self.clock.getDelayedCalls()), (1, []))
 
     def test_allIsTaken(self) -> None:
         """From then on there is one step."""

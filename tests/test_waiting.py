@@ -139,6 +139,82 @@ class WithinTests(SynchronousTestCase):
         self.failureResultOf(results[0], TimedOut)
         self.assertEqual(self.successResultOf(results[1]), "here")
 
+    def test_aBugInOneEndHoldsNobodyUp(self) -> None:
+        """It is logged, and the others end in time."""
+
+        def buggy(_: object) -> None:
+            raise ZeroDivisionError
+
+        self.answer = Deferred(buggy)
+        results = [self.begin(self.clock, 5, self.work())]
+        for later in (0, 1):
+            self.clock.advance(later)
+            self.answer = Deferred()
+            results.append(self.begin(self.clock, 5, self.work()))
+        self.clock.advance(4)
+        self.failureResultOf(results[1], TimedOut)
+        self.clock.advance(1)
+        self.failureResultOf(results[2], TimedOut)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_aClockThatIsSetBackHoldsNobodyUp(self) -> None:
+        """Who begins afterwards ends in time, and nobody who has begun before ends later."""
+        self.clock.rightNow = 10_000.0
+        results = [self.begin(self.clock, 30, self.work())]
+        self.clock.rightNow = 6400.0
+        for _ in range(2):
+            self.answer = Deferred()
+            results.append(self.begin(self.clock, 30, self.work()))
+            self.clock.advance(10)
+        self.clock.advance(9.5)
+        self.assertNoResult(results[1])
+        self.clock.advance(0.5)
+        for result in results[:2]:
+            self.failureResultOf(result, TimedOut)
+        self.assertNoResult(results[2])
+        self.clock.advance(10)
+        self.failureResultOf(results[2], TimedOut)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_whoIsForgottenIsJustClosed(self) -> None:
+        """Late or not: nobody is left to be told."""
+        for seconds in (1, 5):
+            bounded = within(self.clock, 5, self.stubborn(Deferred()))
+            steps = bounded.__await__()
+            next(steps).addErrback(lambda _: None)
+            self.clock.advance(seconds)
+            if seconds == 5:
+                steps.throw(CancelledError())
+            steps.close()
+            self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    async def stubborn(self, afterwards: Deferred[str]) -> str:
+        """Wait for something else when it is cancelled."""
+        try:
+            return await Deferred[str]()
+        except CancelledError:
+            return await afterwards
+
+    def test_whoWaitsAgainSharesTheTimer(self) -> None:
+        """With everybody else who begins then."""
+        results = []
+
+        async def again() -> str:
+            try:
+                return await within(self.clock, 5, self.work())
+            except TimedOut:
+                self.answer = Deferred()
+                return await within(self.clock, 5, self.work())
+
+        results.append(Deferred.fromCoroutine(again()))
+        self.clock.advance(5)
+        self.answer = Deferred()
+        results.append(self.begin(self.clock, 5, self.work()))
+        self.assertEqual(len(self.clock.getDelayedCalls()), 1)
+        self.clock.advance(5)
+        for result in results:
+            self.failureResultOf(result, TimedOut)
+
     def test_workThatDoesNotStopHoldsNobodyUp(self) -> None:
         """Who comes after it is still told of the end of the time."""
         afterwards: Deferred[str] = Deferred()

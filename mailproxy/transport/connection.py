@@ -31,10 +31,6 @@ RESET_PAUSE = 0.05
 """Seconds between two looks whether a peer that is to hear a reset has all that was sent."""
 
 
-def _noDescriptor() -> int:
-    return -1
-
-
 _REASONS = {why: Failure(why) for why in (CONNECTION_DONE, CONNECTION_LOST)}
 
 
@@ -194,7 +190,8 @@ class SocketConnection(tcp.Connection):
 
     def connectionLost(self, reason: Failure) -> None:
         """The connection is gone."""
-        self.fileno = _noDescriptor  # Twisted wants to delete it
+        if hasattr(self, "socket"):
+            self.fileno = self.socket.fileno  # Twisted asks for it, and deletes it then
         super().connectionLost(reason)
 
     @property

@@ -1,9 +1,9 @@
 """Bytes from one connection to another, without their protocols.
 
-Each event moves what has come through the engine's one buffer, or, where both are plain and much
-comes, past us. A sink that takes no more stops its source from being read, and keeps what it could
-not send: at most what one event has read. Must not
-know who has joined the two, nor what an end of one means to the other: that is the protocols'.
+Each event moves what has come through the engine's buffer, or, where both are plain and much comes,
+through a pipe, unseen. A sink that takes no more stops its source from being read, and keeps what
+it could not send: at most what one event has read. Must not know who has joined the two, nor what
+an end of one means to the other: that is the protocols'.
 """
 
 from typing import Any
@@ -13,7 +13,7 @@ from twisted.python.failure import Failure
 
 from mailproxy.openssl import SIZE, SMALL
 from mailproxy.transport.connection import Why
-from mailproxy.transport.pipe import LARGE, Pipe, sharedPipe
+from mailproxy.transport.pipe import LARGE, Pipe, shared
 from mailproxy.transport.secure import SecureConnection
 
 
@@ -86,6 +86,7 @@ class JoinableConnection(SecureConnection):
         try:
             count = pipe.fill(self.socket) if pipe else self.socket.recv_into(self.engine.buffer)
         except BlockingIOError:
+            self._flows = False  # an urgent byte, which no pipe takes, is stepped over by a read
             return None
         except OSError:
             return CONNECTION_LOST
@@ -130,7 +131,7 @@ class JoinableConnection(SecureConnection):
     def pipe(self) -> Pipe | None:
         """What bytes can come through to our socket; None where they cannot as they are."""
         isFree = self._handle is None and not (self.dataBuffer or self._tempDataLen)
-        return sharedPipe() if isFree and self.connected else None
+        return shared if isFree and self.connected else None
 
     def drain(self, pipe: Pipe, count: int, source: "JoinableConnection") -> None:
         """Send what the pipe holds; keep what cannot be sent now, and hold the source."""

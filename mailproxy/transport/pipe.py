@@ -7,9 +7,8 @@ import contextlib
 import fcntl
 import os
 import socket
-from functools import cache
 
-__all__ = ["LARGE", "Pipe", "sharedPipe"]
+__all__ = ["LARGE", "Pipe", "makePipe", "shared"]
 
 LARGE = 16384
 """Bytes in one event from which on this is cheaper than to read and to write them."""
@@ -56,10 +55,21 @@ class Pipe:
             os.close(each)
 
 
-@cache
-def sharedPipe() -> Pipe | None:
-    """Give this process's pipe, made when it is first asked for; None: there can be none."""
-    try:
-        return Pipe() if hasattr(os, "splice") else None
-    except OSError:
+def makePipe() -> Pipe | None:
+    """Make a pipe, and try it; None where the system, or what guards it, does not let us."""
+    if not hasattr(os, "splice"):
         return None
+    near, far = socket.socketpair()
+    with near, far, contextlib.suppress(OSError):
+        pipe = Pipe()
+        try:
+            near.send(b"x")
+            if pipe.empty(pipe.fill(far), near) == b"":
+                return pipe
+        except OSError:
+            pipe.close()
+    return None
+
+
+shared = makePipe()
+"""This process's; made while there are descriptors."""

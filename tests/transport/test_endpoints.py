@@ -102,6 +102,27 @@ class LoopbackTests(TestCase):
         self.assertEqual(await heard, b"hello")
         self.hangUp(server, client)
 
+    async def test_whoIsGoneIsNotSearchedFor(self) -> None:
+        """A reactor that is not told the number any more looks through all it has, for each."""
+        accepted, port = await self.listen()
+        dialled = Made()
+        connect(self.reactor, ("127.0.0.1", port), dialled, 5)
+        pair = [cast(Any, (await each.made).transport) for each in (accepted, dialled)]
+        numbers, remove = [], self.reactor.removeReader
+
+        def note(reader: Any) -> None:
+            if reader in pair:
+                numbers.append(reader.fileno())
+            remove(reader)
+
+        self.patch(self.reactor, "removeReader", note)
+        for each in pair:
+            each.abortConnection()
+        await deferLater(self.reactor, 0.01)
+        self.assertEqual([each.fileno() for each in pair], [-1, -1])
+        self.assertGreaterEqual(len(numbers), 2)
+        self.assertNotIn(-1, numbers)
+
     async def test_itCallsFromTheAddressThatIsAsked(self) -> None:
         """Any that is the machine's own; with another nobody is called."""
         accepted, port = await self.listen()

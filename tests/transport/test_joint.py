@@ -17,7 +17,7 @@ from mailproxy.bridge import DRAIN_GRACE, LAST_ANSWER
 from mailproxy.openssl import PIECES, ROUNDS, SIZE, SMALL, WANT_READ, WANT_WRITE, Engine
 from mailproxy.stream import CLOSE_GRACE
 from mailproxy.transport import SocketConnection, joint
-from mailproxy.transport.pipe import LARGE, sharedPipe
+from mailproxy.transport.pipe import LARGE, shared
 from tests import support, test_bridge
 from tests.support import Peer
 from tests.test_bridge import SECURED, Joint
@@ -569,8 +569,19 @@ class PipeTests(JoinCase):
         found.client.reset()
         found.backend.say(b"y" * 2 * LARGE)
         found.network.pump()
-        pipe = sharedPipe()
-        assert pipe is not None
-        self.assertRaises(BlockingIOError, pipe.rest, 1)
+        assert shared is not None
+        self.assertRaises(BlockingIOError, shared.rest, 1)
         other, _ = self.large(1 << 20)
         self.assertEqual(other.client.received, b"x" * 2 * LARGE)
+
+    def test_anUrgentByteHoldsNothingUp(self) -> None:
+        """No pipe takes one, and epoll says all the same that there is something."""
+        found = Joint((False, False), TCPWire(capacity=1 << 20))
+        found.run()
+        wire = found.backend.transport.socket
+        found.backend.say(b"x" * 2 * LARGE)
+        found.network.pump()
+        wire.send(b"!", socket.MSG_OOB)
+        wire.send(b"behind it")
+        found.network.pump()
+        self.assertTrue(found.client.received == b"x" * 2 * LARGE + b"behind it")

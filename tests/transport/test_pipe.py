@@ -1,11 +1,12 @@
 """A pipe between sockets: filled, emptied, and empty again whatever happens."""
 
+import os
 import socket
 import struct
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailproxy.transport.pipe import Pipe, sharedPipe
+from mailproxy.transport.pipe import Pipe, makePipe, shared
 
 
 class PipeTests(SynchronousTestCase):
@@ -71,7 +72,38 @@ class PipeTests(SynchronousTestCase):
         self.assertEqual(self.pipe.rest(count), b"lost")
         self.assertRaises(BlockingIOError, self.pipe.rest, 1)
 
-    def test_aProcessHasOne(self) -> None:
-        """For all of its connections."""
-        self.assertIsNotNone(sharedPipe())
-        self.assertIs(sharedPipe(), sharedPipe())
+    def test_anUrgentByteIsInTheWay(self) -> None:
+        """It is told as nothing, though there is something: for who asks by another way."""
+        self.speaker.send(b"!", socket.MSG_OOB)
+        self.speaker.send(b"behind it")
+        self.assertRaises(BlockingIOError, self.pipe.fill, self.source)
+        self.assertEqual(self.source.recv(100), b"behind it")
+
+
+class MakeTests(SynchronousTestCase):
+    """Whether there is one."""
+
+    def test_whereTheSystemLetsUs(self) -> None:
+        """It works, and the process has one."""
+        pipe = makePipe()
+        assert pipe is not None
+        self.addCleanup(pipe.close)
+        self.assertIsNotNone(shared)
+
+    def test_whereItDoesNot(self) -> None:
+        """A filter of system calls may refuse it; nothing is left open."""
+
+        def refused(*_: object, **__: object) -> int:
+            raise PermissionError
+
+        make, made = os.pipe2, []
+
+        def note(flags: int) -> tuple[int, int]:
+            made.append(make(flags))
+            return made[-1]
+
+        self.patch(os, "splice", refused)
+        self.patch(os, "pipe2", note)
+        self.assertIsNone(makePipe())
+        for each in made[0]:
+            self.assertRaises(OSError, os.fstat, each)
