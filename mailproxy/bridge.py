@@ -26,6 +26,9 @@ LAST_ANSWER = 5.0
 """Seconds of silence after which a TLS backend is told that its client has ended its side. To some,
 Dovecot among them, a close-notify ends both sides: they drop what is still to be answered."""
 
+LAST_LOOKS = 5
+"""Looks in that time, which may so last a fifth longer."""
+
 
 class Ending(enum.Enum):
     """Which event ended a bridge."""
@@ -224,14 +227,16 @@ class Bridge:
         else:
             self._backend.finish()
 
-    def _finishWhenQuiet(self, before: int = -1) -> None:
+    def _finishWhenQuiet(self, before: int = -1, quiet: int = 0) -> None:
         """End what we write to a backend once it has said nothing, and could have, for a while."""
         if self._ending is not None:
             return
-        if self.sent == before and not self._client.waits:
+        quiet = quiet + 1 if self.sent == before and not self._client.waits else 0
+        if quiet == LAST_LOOKS:
             self._backend.finish()
             return
-        self._patience = self._clock.callLater(LAST_ANSWER, self._finishWhenQuiet, self.sent)
+        pause = LAST_ANSWER / LAST_LOOKS
+        self._patience = self._clock.callLater(pause, self._finishWhenQuiet, self.sent, quiet)
 
     def _endWhenQuiet(self, before: int = -1) -> None:
         """Close once a client that knows of its backend's end has said nothing for a while."""

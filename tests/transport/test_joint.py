@@ -13,7 +13,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailproxy import openssl
-from mailproxy.bridge import DRAIN_GRACE, LAST_ANSWER
+from mailproxy.bridge import DRAIN_GRACE, LAST_ANSWER, LAST_LOOKS
 from mailproxy.openssl import PIECES, ROUNDS, SIZE, SMALL, WANT_READ, WANT_WRITE, Engine
 from mailproxy.stream import CLOSE_GRACE
 from mailproxy.transport import SocketConnection, joint
@@ -214,8 +214,8 @@ class HalfCloseTests(JoinCase):
         joint.client.stopReading()
         joint.backend.say(b"x" * 200_000)
         joint.network.pump()
-        for _ in range(3):
-            joint.network.advance(LAST_ANSWER)
+        for _ in range(3 * LAST_LOOKS):
+            joint.network.advance(LAST_ANSWER / LAST_LOOKS)
         self.assertFalse(joint.backend.ended)
         joint.client.startReading()
         joint.network.pump()
@@ -495,8 +495,8 @@ class EveryByteTests(JoinCase):
             for speaker in speakers:
                 speaker.say(1)  # who waits to be read hears something
             joint.network.advance(1)
-        for _ in range(3):
-            joint.network.advance(LAST_ANSWER)
+        for _ in range(2 * LAST_LOOKS):
+            joint.network.advance(LAST_ANSWER / LAST_LOOKS)
         client, backend = speakers
         self.assertTrue(joint.backend.received == bytes(client.said))
         self.assertTrue(joint.client.received == bytes(backend.said))
