@@ -47,31 +47,40 @@ class Within(Generic[T]):
         self._isLate = False
 
     def __await__(self) -> Generator[Deferred[Any], Any, T]:
-        """Lead the work from one wait to the next."""
-        work, deadlines = self._work, None
+        """Give what comes of the work in time."""
+        deadlines = _Deadlines.after(self._clock, self._seconds)
         try:
-            self._waitsFor = work.send(None)
-            deadlines = _Deadlines.after(self._clock, self._seconds)
-            deadlines.add(self)
-            while True:
-                try:
-                    result = yield self._waitsFor
-                except BaseException as error:
-                    self._waitsFor = work.throw(error)
-                else:
-                    self._waitsFor = work.send(result)
-        except StopIteration as end:
-            if not self._isLate:
-                return end.value  # type: ignore[no-any-return]
+            result = yield from self._lead(deadlines)
         except GeneratorExit:
             raise  # nobody waits any more
         except BaseException:
             if not self._isLate:
                 raise
+        else:
+            if not self._isLate:
+                return result
         finally:
-            if deadlines is not None:
-                deadlines.remove(self)
+            deadlines.remove(self)
         raise TimedOut()
+
+    def _lead(self, deadlines: "_Deadlines") -> Generator[Deferred[Any], Any, T]:
+        """Lead the work from one wait to the next."""
+        work = self._work
+        try:
+            self._waitsFor = work.send(None)
+            deadlines.add(self)
+            while True:
+                try:
+                    result = yield self._waitsFor
+                except GeneratorExit:
+                    work.close()
+                    raise
+                except BaseException as error:
+                    self._waitsFor = work.throw(error)
+                else:
+                    self._waitsFor = work.send(result)
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]
 
     def expire(self) -> None:
         """Stop the work; what still comes of it does not count."""

@@ -179,12 +179,13 @@ class WithinTests(SynchronousTestCase):
     def test_whoIsForgottenIsJustClosed(self) -> None:
         """Late or not: nobody is left to be told."""
         for seconds in (1, 5):
-            bounded = within(self.clock, 5, self.stubborn(Deferred()))
-            steps = bounded.__await__()
+            work = self.stubborn(Deferred())
+            steps = within(self.clock, 5, work).__await__()
             next(steps).addErrback(lambda _: None)
             self.clock.advance(seconds)
             if seconds == 5:
                 steps.throw(CancelledError())
+                work.close()  # the collector takes them in any order
             steps.close()
             self.assertEqual(self.clock.getDelayedCalls(), [])
 
