@@ -145,6 +145,7 @@ class Listener:
             client=_address(server.transport.getPeer()),
             local=_address(server.transport.getHost()),
             ttl=runtime.ttl,
+            secure=runtime.implicit is not None,  # nobody is asked before it is
         )
         session = runtime.session(server, self._ingress, runtime.resources)
         session.start(self._introduce(server, runtime))
@@ -154,7 +155,6 @@ class Listener:
         await self._readHeader(server)
         if runtime.implicit is not None:
             await server.startTLS(runtime.implicit, server.takeUnread())
-            server.origin = attrs.evolve(server.origin, secure=True)
 
     async def _readHeader(self, server: ClientLeg) -> None:
         """Read a PROXY header where one may come and is believed."""

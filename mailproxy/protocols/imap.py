@@ -304,8 +304,8 @@ class IMAPClient(ProxyClient):
     def _learn(self, response: _Response) -> None:
         if response.status == b"CAPABILITY":
             self._capabilities = frozenset(response.text.upper().split())
-        elif response.code[:1] == (b"CAPABILITY",):
-            self._capabilities = frozenset(response.code[1:])
+        elif (code := response.code)[:1] == (b"CAPABILITY",):
+            self._capabilities = frozenset(code[1:])
 
 
 def _verdict(response: _Response, preamble: bytes) -> AuthResult:

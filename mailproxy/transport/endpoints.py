@@ -102,7 +102,7 @@ class Client(JoinableConnection, tcp.Client):
     def _connectDone(self) -> None:
         """Hand the connection over; who has dialled it need not hear of its end."""
         connector, self.connector = self.connector, _NOBODY
-        protocol = connector.buildProtocol(self.getPeer())
+        protocol = connector.buildProtocol(None)  # whoever wants the address has the transport
         self.connected = 1
         del self.fileno  # the socket has it
         self.protocol = protocol or Protocol()
@@ -202,7 +202,7 @@ class _Acceptance:
         self._most = min(2 * accepted if isFull else max(1, accepted), MOST_ACCEPTED)
 
     def _begin(self, connected: socket.socket, name: Any) -> None:
-        protocol = self._port.factory.buildProtocol(_address(name))
+        protocol = self._port.factory.buildProtocol(None)  # it has the transport
         if protocol is None:
             connected.close()
         else:
