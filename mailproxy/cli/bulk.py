@@ -7,7 +7,7 @@ stays on hold.
 
 import sys
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar, cast
 
@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 from mailproxy.cli.commands import Job, requireDestination
 from mailproxy.cli.cutover import CutOver, Plan, Report, Result
 from mailproxy.cli.output import Line, Progress, bad, counted, dim, good
-from mailproxy.errors import BadUsage, Unreachable
+from mailproxy.errors import BadUsage, CommandError, Unreachable
 
 __all__ = ["Crew", "cutover", "readIdentifiers"]
 
@@ -31,9 +31,12 @@ async def cutover(job: Job) -> int:
     """
     identifiers = _chosen(job.arguments.identifiers, job.arguments.from_file)
     destination = job.arguments.destination
-    await requireDestination(job.client, destination)
     plan = Plan(destination, job.arguments.drain, job.arguments.wait)
     crew = Crew(job, plan, identifiers)
+    try:
+        await requireDestination(job.client, destination)
+    except CommandError as error:
+        return _tellNobodyMoved(job, crew, error)
     with job.output.progress(f"moving to {destination}", len(identifiers)) as progress:
         await crew.run(progress)
     _conclude(job, crew)
@@ -158,8 +161,20 @@ def _arrival(report: Report, plan: Plan) -> str:
     return "no new session yet" if plan.wait else ""
 
 
-def _conclude(job: Job, crew: Crew) -> None:
-    """Sum up: in JSON with every report, else in a line if there is something to sum."""
+def _tellNobodyMoved(job: Job, crew: Crew, error: CommandError) -> int:
+    """Say why no account was begun, and sum up; return the exit status."""
+    status = 3 if isinstance(error, Unreachable) else 1
+    if not job.output.asJSON:
+        job.output.warn(str(error))
+    _conclude(job, crew, {"error": str(error), "status": status})
+    return status
+
+
+def _conclude(job: Job, crew: Crew, trouble: Mapping[str, object] | None = None) -> None:
+    """Sum up: in JSON with every report, else in a line if there is something to sum.
+
+    :param trouble: why no account was begun, for JSON.
+    """
     counts = Counter(report.result for report in crew.reports)
     facts = {
         "destination": job.arguments.destination,
@@ -167,6 +182,7 @@ def _conclude(job: Job, crew: Crew) -> None:
         "counts": {result.value: counts[result] for result in Result},
         "not_tried": list(crew.waiting),
         "accounts": [report.asJSON() for report in crew.reports],
+        **(trouble or {}),
     }
     said = [f"{counts[result]} {result.value}" for result in Result if counts[result]]
     if crew.waiting:

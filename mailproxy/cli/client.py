@@ -39,9 +39,20 @@ from mailproxy.tls import BackendOptions, BackendTLS
 from mailproxy.tls.failures import CertificateRefused, describe
 from mailproxy.waiting import TimedOut, within
 
-__all__ = ["PATIENCE", "Facts", "ManagementClient", "Sender", "TrustPolicy", "makeSender"]
+__all__ = [
+    "PATIENCE",
+    "SILENT",
+    "Facts",
+    "ManagementClient",
+    "Sender",
+    "TrustPolicy",
+    "makeSender",
+]
 
 Facts: TypeAlias = dict[str, Any]
+
+SILENT = 503
+"""The status of a look that a worker process has not answered."""
 
 PATIENCE = 15.0
 """Seconds for one call, connection included; less than the API itself gives a request."""

@@ -14,7 +14,7 @@ from collections.abc import Callable
 import attrs
 from twisted.internet.interfaces import IReactorTime
 
-from mailproxy.cli.client import Facts, ManagementClient
+from mailproxy.cli.client import SILENT, Facts, ManagementClient
 from mailproxy.errors import CallRefused, CommandError, NotDone
 from mailproxy.registry import LONGEST_HOLD
 from mailproxy.waiting import pause
@@ -172,7 +172,16 @@ class CutOver:
         ground = str(self._old.get("ground", ""))
         if ground.startswith("store failed"):
             raise NotDone(f"the mapping store cannot tell where the account is ({ground})")
-        return self._isRoutedBy(self._old) and not await self._sessionsElsewhere()
+        return self._isRoutedBy(self._old) and not await self._maySessionsBeElsewhere()
+
+    async def _maySessionsBeElsewhere(self) -> bool:
+        """Look for them; a worker that cannot tell, since it hangs, is ended by the hold."""
+        try:
+            return bool(await self._sessionsElsewhere())
+        except CallRefused as error:
+            if error.status == SILENT:
+                return True
+            raise
 
     async def _move(self) -> bool:
         """Do what has to be done while the logins wait, and go back if it cannot be done."""

@@ -234,15 +234,17 @@ class FleetControl:
     # Looking
 
     def stats(self) -> Deferred[Facts]:
-        """Count lookups and live sessions, and tell of the workers."""
+        """Count lookups and live sessions, and tell of the workers.
+
+        What one knows that does not answer is not counted; it is `silent` then.
+        """
         return self._when(self._stats)
 
     async def _stats(self) -> Facts:
-        answers = await self._fleet.askAll("stats")
-        workers = self._fleet.report()
+        answers = dict(await self._fleet.askThoseAwake("stats"))
         return {
-            **merge.stats(answers),
-            "workers": workers,
+            **merge.stats(list(answers.values())),
+            "workers": self._fleet.report(answers),
             "worker_restarts": self._fleet.restarts,
         }
 
@@ -259,21 +261,22 @@ class FleetControl:
         return merge.render({**total, **ownCounts(len(self._fleet.serving), self._fleet.restarts)})
 
     def destinations(self) -> Deferred[list[Facts]]:
-        """Tell the health of each destination."""
+        """Tell the health of each destination; each worker knows that of all."""
         return self._when(self._destinations)
 
     async def _destinations(self) -> list[Facts]:
-        return merge.destinations(await self._fleet.askAll("destinations"))
+        found = await self._fleet.askThoseAwake("destinations")
+        return merge.destinations([answer for _, answer in found])
 
     def mapping(self, identifier: str) -> Deferred[Facts]:
         """Tell where an account would go now; it is `cached` if any worker remembers it."""
         return self._when(lambda: self._mapping(identifier))
 
     async def _mapping(self, identifier: str) -> Facts:
-        remembered = await self._fleet.askAll("peek", identifier)
+        remembered = dict(await self._fleet.askThoseAwake("peek", identifier))
         patience = self._adopter.config.mapping.lookup_timeout + ANSWER_PATIENCE
-        _, facts = await self._fleet.askOne("mapping", identifier, patience=patience)
-        return {**facts, "cached": any(remembered)}
+        facts = await self._fleet.askOne(list(remembered), patience, "mapping", identifier)
+        return {**facts, "cached": any(remembered.values())}
 
     def connections(
         self, identifier: str | None, destination: str | None, protocol: str | None

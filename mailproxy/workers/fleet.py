@@ -4,7 +4,7 @@ Knows handles, when a worker is started again and what is done when one is away;
 a question means.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Container, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -106,15 +106,20 @@ class Fleet(Service):
         """The seats of those that do not."""
         return sorted(set(range(self._plan.count)) - {each.number for each in self.serving})
 
-    def report(self) -> list[Mapping[str, object]]:
-        """Tell of each worker, in the words of the API."""
-        return [self._reportOne(number) for number in range(self._plan.count)]
+    def report(self, answered: Container[Handle]) -> list[Mapping[str, object]]:
+        """Tell of each worker, in the words of the API.
 
-    def _reportOne(self, number: int) -> Mapping[str, object]:
+        :param answered: those that serve and have just answered.
+        """
+        return [self._reportOne(number, answered) for number in range(self._plan.count)]
+
+    def _reportOne(self, number: int, answered: Container[Handle]) -> Mapping[str, object]:
         handle = self._handles.get(number)
         if handle is None or handle.state is State.ENDED:
             return {"worker": number + 1, "pid": None, "state": State.WAITING.value, "since": None}
-        facts = {"pid": handle.pid, "state": handle.state.value, "since": handle.since}
+        isSilent = handle.state is State.SERVING and handle not in answered
+        state = State.SILENT if isSilent else handle.state
+        facts = {"pid": handle.pid, "state": state.value, "since": handle.since}
         return {"worker": number + 1, **facts}
 
     def ready(self) -> Deferred[None]:
@@ -146,6 +151,14 @@ class Fleet(Service):
         """
         return await self._answers(lambda each: each.ask(patience, method, *arguments))
 
+    async def askThoseAwake(self, method: str, *arguments: Any) -> list[tuple[Handle, Any]]:
+        """Ask every worker as `askEach` does, but leave out those that do not answer.
+
+        :raises Unanswered: when nobody answers.
+        """
+        ask = lambda each: each.ask(ANSWER_PATIENCE, method, *arguments)  # noqa: E731
+        return await self._answers(ask, areAllNeeded=False)
+
     async def reachAll(self, method: str, *arguments: Any) -> list[Any]:
         """Have every worker do something that no other may miss; tells what they answer.
 
@@ -158,7 +171,9 @@ class Fleet(Service):
     def _long(self, handle: Handle, method: str, arguments: tuple[Any, ...]) -> Deferred[Any]:
         return handle.ask(START_PATIENCE, method, *arguments)
 
-    async def _answers(self, ask: Callable[[Handle], Deferred[Any]]) -> list[tuple[Handle, Any]]:
+    async def _answers(
+        self, ask: Callable[[Handle], Deferred[Any]], *, areAllNeeded: bool = True
+    ) -> list[tuple[Handle, Any]]:
         handles = self.serving
         results = await DeferredList([ask(each) for each in handles], consumeErrors=True)
         failures = [result for done, result in results if not done]
@@ -168,38 +183,39 @@ class Fleet(Service):
             if done
         ]
         silent = [each.getErrorMessage() for each in failures if each.check(Unanswered)]
-        if silent:
+        if silent and (areAllNeeded or not answers):
             raise Unanswered("; ".join(silent))
         for failure in failures:
-            if failure.check(PeerGone) is None:
+            if failure.check(PeerGone, Unanswered) is None:
                 failure.raiseException()
         if not answers:
             raise Unanswered("no worker serves at the moment")
         return answers
 
     async def askOne(
-        self, method: str, *arguments: Any, patience: float = ANSWER_PATIENCE
-    ) -> tuple[Handle, Any]:
-        """Ask the first worker that serves; tells who it was, too.
+        self, handles: Sequence[Handle], patience: float, method: str, *arguments: Any
+    ) -> Any:
+        """Ask the first of these that is still there.
 
         :raises Unanswered: when it does not answer, or nobody serves.
         """
-        return await self._firstAnswer(lambda each: each.ask(patience, method, *arguments))
+        ask = lambda each: each.ask(patience, method, *arguments)  # noqa: E731
+        return await self._firstAnswer(handles, ask)
 
     async def reachOne(self, method: str, *arguments: Any) -> Any:
         """Have one worker do something, whichever; one that shows no life meanwhile is killed.
 
         :raises Unanswered: when nobody serves, or it does not come to an end with it.
         """
-        _, answer = await self._firstAnswer(
-            lambda each: each.watch(self._long(each, method, arguments))
-        )
-        return answer
+        ask = lambda each: each.watch(self._long(each, method, arguments))  # noqa: E731
+        return await self._firstAnswer(self.serving, ask)
 
-    async def _firstAnswer(self, ask: Callable[[Handle], Deferred[Any]]) -> tuple[Handle, Any]:
-        for handle in self.serving:
+    async def _firstAnswer(
+        self, handles: Sequence[Handle], ask: Callable[[Handle], Deferred[Any]]
+    ) -> Any:
+        for handle in handles:
             try:
-                return handle, await ask(handle)
+                return await ask(handle)
             except PeerGone:
                 continue
         raise Unanswered("no worker serves at the moment")

@@ -57,10 +57,14 @@ class WorkerReactor(IReactorProcess, IReactorSocket, IReactorTime):
 
 
 class State(enum.Enum):
-    """What a worker is doing, in the words of the API."""
+    """What a worker is doing, in the words of the API.
+
+    Silent is only what is told of one that serves and has not answered.
+    """
 
     STARTING = "starting"
     SERVING = "serving"
+    SILENT = "silent"
     WAITING = "waiting to be started"
     ENDED = "ended"
 

@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionRefusedError
 
 from mailproxy.cli.bulk import readIdentifiers
-from mailproxy.errors import BadUsage, CallRefused, MappingError
+from mailproxy.errors import BadUsage, MappingError, Unanswered
 from tests.cli.support import ProxyCase, Screen
 
 ACCOUNTS = [f"user{number}" for number in range(25)]
@@ -113,10 +113,23 @@ class CrewTests(CrewCase):
 
     def test_anUnknownDestinationTouchesNobody(self) -> None:
         """It is looked for before anything is done, and the known ones are named."""
-        job = self.job("cutover", *ACCOUNTS, "nwe")
-        failure = self.failureResultOf(self.begin(job.arguments.run(job)), CallRefused)
-        self.assertIn("unknown destination nwe; the proxy has old, new", str(failure.value))
+        self.assertEqual(self.cutover(*ACCOUNTS, "nwe"), 1)
+        self.assertIn("unknown destination nwe; the proxy has old, new", self.err.getvalue())
         self.assertEqual([name for name, *_ in self.world.asked], ["destinations"])
+        self.assertEqual(self.printed(), [f"{len(ACCOUNTS)} accounts: {len(ACCOUNTS)} not tried"])
+        self.cutover(*ACCOUNTS, "nwe", "--json")
+        told = json.loads(self.printed()[0])
+        self.assertIn("unknown destination nwe", told["error"])
+        self.assertEqual((told["status"], told["not_tried"]), (1, list(ACCOUNTS)))
+
+    def test_aWorkerThatHangsStopsNobody(self) -> None:
+        """What cannot be looked at is found out by the change, which has the worker ended."""
+        self.world.table[ACCOUNTS[0]] = "new"
+        silent = Unanswered("worker 1 does not answer")
+        self.world.failures["destinations"] = [silent]
+        self.world.failures["connections"] = [silent]
+        self.assertEqual(self.cutover(ACCOUNTS[0], "new"), 0)
+        self.assertIn("moved", self.printed()[0])
 
     def test_nobodyIsNoJob(self) -> None:
         """A command without an account is wrong usage; nothing is asked."""

@@ -6,7 +6,7 @@ from typing import Any
 from treq.testing import StringStubbingResource, StubTreq
 
 from mailproxy.cli import commands
-from mailproxy.errors import CallRefused
+from mailproxy.errors import CallRefused, Unanswered
 from tests.cli.support import ProxyCase
 
 ANN = "ann@example.org"
@@ -44,6 +44,10 @@ class QuestionTests(ProxyCase):
         states[1]["state"] = "waiting to be started"
         self.run_("status")
         self.assertIn("workers: 1 of 2 serve, 3 restarted since the start", self.printed())
+        states[1]["state"] = "silent"
+        self.run_("status")
+        text = "worker 2 does not answer: its share is not counted here"
+        self.assertIn(text, self.printed())
         del states[1]
         self.run_("status")
         self.assertNotIn("workers", "".join(self.printed()))
@@ -113,6 +117,17 @@ class ChangeTests(ProxyCase):
             text = "unknown destination nwe; the proxy has old, new"
             self.assertEqual(str(failure.value), text)
         self.assertEqual({name for name, *_ in self.world.asked}, {"destinations"})
+
+    def test_aLookThatCannotBeHadIsNoObstacle(self) -> None:
+        """A worker hangs: the change itself has it ended, and tells whether all is well."""
+        for name, status in {"new": 0, "nwe": 1}.items():
+            self.world.failures["destinations"] = [Unanswered("worker 1 does not answer")]
+            if status:
+                job = self.job("map", ANN, name)
+                self.failureResultOf(self.begin(job.arguments.run(job)), CallRefused)
+            else:
+                self.assertEqual(self.run_("map", ANN, name), 0)
+        self.assertEqual(self.world.table, {ANN: "new"})
 
     def test_aReloadTellsItsNote(self) -> None:
         """What has to wait for a restart is on a line of its own."""

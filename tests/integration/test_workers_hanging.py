@@ -1,6 +1,7 @@
 """A worker that hangs (SIGSTOP): what management does with it, and what clients see."""
 
 import contextlib
+import json
 import os
 import signal
 import time
@@ -9,6 +10,7 @@ from typing import Any
 from tests.integration.accounts import ALICE
 from tests.integration.fleet import PATIENCE, FleetCase
 from tests.integration.scripted import ScriptedServer, wellBehaved
+from tests.integration.tool import Tool
 from tests.integration.wire import LineClient
 
 SECONDS = 15.0
@@ -82,6 +84,19 @@ class HangingTests(FleetCase):
         self.assertNotIn(victim, self.workers())
         self.assertNobodyIsOn(old, self.waiting())
         self.proxy.log.waitForLine(f"worker {seat + 1} does not answer: it is killed")
+
+    def test_command(self) -> None:
+        """An operator sees who hangs, and moves accounts all the same."""
+        tool = Tool({"PROXY_CONFIG": str(self.proxy.configFile)})
+        self.hang(0)
+        shown = tool.run("status")
+        self.assertIn("worker 1 does not answer", shown.out)
+        moved = tool.run("cutover", "bob", "good", "--json")
+        self.assertIn(json.loads(moved.out)["accounts"][0]["result"], ("moved", "already there"))
+        self.assertServing(2)
+        self.hang(1)
+        mapped = tool.run("map", ALICE.name, "good")
+        self.assertEqual((mapped.status, mapped.out), (0, f"{ALICE.name}: mapped to good\n"))
 
     def test_reload(self) -> None:
         """It holds when it is answered, at the other worker and at the next one."""

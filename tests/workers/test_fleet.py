@@ -27,10 +27,10 @@ class BackOffTests(FleetCase):
         """Soon, at the same seat; the others are not touched."""
         client = self.enter(0)
         self.house.processes[1].die("exit status 1")
-        self.assertEqual(self.fleet.report()[1]["state"], "waiting to be started")
+        self.assertEqual(self.fleet.report(self.fleet.serving)[1]["state"], "waiting to be started")
         self.network.advance(PAUSES[0])
         self.assertEqual([each.number for each in self.fleet.serving], [0, 1])
-        self.assertEqual(self.fleet.report()[1]["pid"], 1002)
+        self.assertEqual(self.fleet.report(self.fleet.serving)[1]["pid"], 1002)
         self.assertEqual(self.fleet.restarts, 1)
         self.assertIsNone(client.lost)
 
@@ -127,7 +127,7 @@ class PingTests(Watched, FleetCase):
         """That it does not start any more is no news."""
         self.house.processes[1].die("signal 9")
         Clock.advance(self.network, PAUSES[0])  # and nothing is heard yet
-        self.assertEqual(self.fleet.report()[1]["state"], "starting")
+        self.assertEqual(self.fleet.report(self.fleet.serving)[1]["state"], "starting")
         stopped = self.fleet.stopService()
         self.network.advance(20)
         self.successResultOf(stopped)

@@ -18,10 +18,8 @@ class SilenceTests(FleetCase):
         """No half of an answer is given as the whole."""
         self.silence(1)
         asking: tuple[Callable[[], Deferred[Any]], ...] = (
-            lambda: self.control.stats(),
             lambda: self.control.metrics(),
             lambda: self.control.connections(None, None, None),
-            lambda: self.control.destinations(),
         )
         for ask in asking:
             asked = ask()
@@ -30,6 +28,36 @@ class SilenceTests(FleetCase):
             self.network.advance(ANSWER_PATIENCE)
             error = self.failure(asked, Unanswered)
             self.assertEqual(str(error), "worker 2 (process 1001) does not answer")
+
+    def test_whatTheOthersKnowIsTold(self) -> None:
+        """Health and mappings are known to each of them; counts say whose share is missing."""
+        for number in (0, 1):
+            self.enter(number)
+        self.silence(0)
+        stats = self.later(self.control.stats())
+        states = [each["state"] for each in stats["workers"]]
+        self.assertEqual((stats["active_connections"], states), (1, ["silent", "serving"]))
+        names = [each["destination"] for each in self.later(self.control.destinations())]
+        self.assertEqual(names, ["old", "new", "far"])
+        found = self.later(self.control.mapping("ann"))
+        self.assertEqual((found["destination"], found["cached"]), ("old", False))
+        self.assertEqual(self.fleet.restarts, 0)
+
+    def test_allAreSilent(self) -> None:
+        """Then nobody knows anything."""
+        for number in (0, 1):
+            self.silence(number)
+        asked = self.control.stats()
+        self.network.pump()
+        self.network.advance(ANSWER_PATIENCE)
+        self.assertIn("worker 1 (process 1000)", str(self.failure(asked, Unanswered)))
+
+    def later(self, asked: Deferred[Any]) -> Any:
+        """The answer, once nobody waits for the silent one any more."""
+        self.network.pump()
+        self.assertNoResult(asked)
+        self.network.advance(ANSWER_PATIENCE)
+        return self.result(asked)
 
     def test_whatAllMustKnowWaitsForNobody(self) -> None:
         """A worker that hangs is ended before the answer: it must not go on with what was."""
