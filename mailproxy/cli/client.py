@@ -37,6 +37,7 @@ from mailproxy.config.model import TLSProtocols
 from mailproxy.errors import CallRefused, Unreachable
 from mailproxy.tls import BackendOptions, BackendTLS
 from mailproxy.tls.failures import CertificateRefused, describe
+from mailproxy.tls.spare import GENERATED
 from mailproxy.waiting import TimedOut, within
 
 __all__ = [
@@ -264,7 +265,22 @@ class ManagementClient:
                 f"certificate not trusted: it is not the one in {trust.origin}; has the proxy been "
                 "reloaded since that changed? Else write --ca FILE"
             )
-        return f"certificate not trusted: {text}; write --ca FILE to name whom to trust"
+        if trust.lacking is not None:
+            text = f"{trust.lacking} has none for clients that name no host, so the proxy made one"
+            return f"certificate not trusted: {text}; {_OWN_HELP}"
+        if text.startswith("it is for "):
+            advice = "write one of its names in --url"
+        elif trust.authorities:
+            advice = "it does not come from --ca either"
+        else:
+            advice = "write --ca FILE to name whom to trust"
+        if GENERATED in text or "self-signed" in text:
+            advice += f"; if the proxy made it, since none is configured: {_OWN_HELP}"
+        return f"certificate not trusted: {text}; {advice}"
+
+
+_OWN_HELP = "configure one (default = true), or write --insecure on the proxy's own host"
+"""Against a certificate that the proxy has made itself: nobody can verify one."""
 
 
 _FAILURES = (

@@ -48,12 +48,14 @@ class Trust:
     :ivar pin: SHA-256 of the only certificate that will do; None: any that is for the URL's host.
     :ivar origin: the file that the pin was taken from.
     :ivar insecure: anything goes.
+    :ivar lacking: the file that names no certificate for us, so that the proxy makes its own.
     """
 
     authorities: tuple[x509.Certificate, ...] = ()
     pin: bytes | None = None
     origin: Path | None = None
     insecure: bool = False
+    lacking: Path | None = None
 
 
 @attrs.frozen
@@ -157,7 +159,7 @@ class _Source:
         """
         shown = _presented(self._read(_NO_URL).certificates)
         if shown is None:
-            return Trust()
+            return Trust(lacking=self.path)
         try:
             leaf = readChain(shown.cert)[0]
         except ValueError as error:

@@ -1,6 +1,7 @@
 """The calls as they are made, and what each way to fail is called."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 from OpenSSL import SSL
@@ -13,11 +14,13 @@ from twisted.web.client import ResponseNeverReceived
 from twisted.web.iweb import IPolicyForHTTPS
 from zope.interface.verify import verifyObject
 
-from mailproxy.cli.client import PATIENCE, TrustPolicy
-from mailproxy.cli.place import Trust
+from mailproxy.cli.client import PATIENCE, ManagementClient, TrustPolicy
+from mailproxy.cli.place import Place, Trust
 from mailproxy.errors import CallRefused, CommandError, MappingError, Unreachable
 from mailproxy.tls.failures import CertificateRefused
+from mailproxy.tls.spare import GENERATED
 from tests.cli.support import URL, ProxyCase
+from tests.management.support import TOKEN
 
 
 class Network:
@@ -176,6 +179,26 @@ class NobodyTests(ClientCase):
             text = self.problem(self.clientOf(Network(error)).stats())
             self.assertTrue(text.startswith(f"{URL}: "), text)
             self.assertIn(words, text)
+
+    def test_whatHelpsAgainstACertificateIsSaid(self) -> None:
+        """And nothing that cannot: nobody vouches for one that the proxy has made itself."""
+        made = Trust(lacking=Path("proxy.toml"))
+        own = "configure one (default = true), or write --insecure"
+        for reason, trust, has, lacks in (
+            ("it is self-signed", Trust(), ("--ca FILE", own), ()),
+            ("it is self-signed", made, ("proxy.toml has none", own), ("--ca",)),
+            ("it is for 'x', not for y", Trust(), ("in --url",), ("--ca", own)),
+            (f"it is for '{GENERATED}', not for y", Trust(), (own,), ("--ca",)),
+            ("its issuer is not trusted here", Trust(), ("--ca FILE",), (own,)),
+            ("its issuer is not trusted here", Trust((Any,)), ("--ca either",), (own,)),  # type: ignore[arg-type]
+        ):
+            network = Network(ResponseNeverReceived([Failure(CertificateRefused(reason))]))
+            client = ManagementClient(network, Place(URL, TOKEN, "", trust), self.clock)
+            text = self.problem(client.stats())
+            for words in has:
+                self.assertIn(words, text)
+            for words in lacks:
+                self.assertNotIn(words, text)
 
     def test_aProxyThatSaysNothingIsGivenUp(self) -> None:
         """After a while."""

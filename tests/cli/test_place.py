@@ -178,7 +178,8 @@ class TrustTests(PlaceCase):
         self.config.write_text(more + self.config.read_text())
         trust = self.find("--config", str(self.config)).trust
         self.assertEqual(trust.pin, self.fingerprint)
-        self.assertIsNone(self.configured(**{"default = true": ""}).trust.pin)
+        unnamed = self.configured(**{"default = true": ""}).trust
+        self.assertEqual((unnamed.pin, unnamed.lacking), (None, self.config))
         star = self.configured(**{'key = "second/key.pem"': 'key = "x"\nsubjects = ["*"]'})
         self.assertEqual(star.trust.origin, other / CERTIFICATE)
 
