@@ -1,5 +1,6 @@
 """Certificate and key files: whether they can be read, belong together, and are still valid."""
 
+import stat
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -64,6 +65,23 @@ def checkDates(key: str, path: Path, now: datetime | None = None) -> Iterator[st
     if leaf.not_valid_before_utc > now:
         start = f"{leaf.not_valid_before_utc:%Y-%m-%d %H:%M} UTC"
         yield f"{key}: {path} is not valid before {start}; check the clock"
+
+
+def checkSecrecy(key: str, path: Path) -> Iterator[str]:
+    """A warning if others than its owner may read or change a file that holds a secret.
+
+    Its group may be meant to. A file that cannot be looked at is passed over.
+
+    :param key: the path of the configuration key that names the file.
+    """
+    try:
+        mode = stat.S_IMODE(path.stat().st_mode)
+    except OSError:
+        return
+    if mode & 0o066:
+        who = "everybody" if mode & 0o006 else "its group"
+        what = "read" if mode & 0o044 else "change"
+        yield f"{key}: {path} holds a secret, and {who} may {what} it (mode {mode:04o}); chmod 600"
 
 
 def readChain(path: Path) -> list[x509.Certificate]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import SecretStr, ValidationError
 
-from mailproxy.config.certificates import checkDates, checkPair, readFile
+from mailproxy.config.certificates import checkDates, checkPair, checkSecrecy, readFile
 from mailproxy.config.checks import checkTables
 from mailproxy.config.draft import Draft, draft
 from mailproxy.config.model import (
@@ -57,7 +57,12 @@ def load(path: Path, environment: Mapping[str, str]) -> Config:
 
 def warnings(config: Config) -> list[str]:
     """What does not stop the start, but somebody should look at; the form is that of problems."""
-    return [*_certificateWarnings(config), *_otherWarnings(config), *_routeWarnings(config)]
+    return [
+        *_certificateWarnings(config),
+        *_secrecyWarnings(config),
+        *_otherWarnings(config),
+        *_routeWarnings(config),
+    ]
 
 
 def _parse(path: Path) -> dict[str, Any]:
@@ -231,6 +236,17 @@ def _certificateWarnings(config: Config) -> Iterator[str]:
             "tls.certificate: none is the default; clients that ask for another name are shown "
             "a self-signed one; set default = true in one"
         )
+
+
+def _secrecyWarnings(config: Config) -> Iterator[str]:
+    for name, one in config.tls.certificate.items():
+        yield from checkSecrecy(keyPath(("tls", "certificate", name, "key")), one.key)
+    for name, destination in config.destination.items():
+        if destination.tls_client_key is not None:
+            key = keyPath(("destination", name, "tls_client_key"))
+            yield from checkSecrecy(key, destination.tls_client_key)
+    if config.admin is not None and config.admin.bearer_token_file is not None:
+        yield from checkSecrecy("admin.bearer_token_file", config.admin.bearer_token_file)
 
 
 def _otherWarnings(config: Config) -> Iterator[str]:

@@ -62,10 +62,11 @@ class ConfigTestCase(SynchronousTestCase):
         self.write("accounts", b"anna old\n")
 
     def write(self, name: str, data: bytes | str) -> Path:
-        """Write a file into the configuration's directory."""
+        """Write a file into the configuration's directory, for its owner alone."""
         path = self.directory / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data if isinstance(data, bytes) else data.encode())
+        path.chmod(0o600)
         return path
 
     def load(self, text: str, **environment: str) -> Config:

@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from mailproxy.config.certificates import checkDates, checkPair, readChain
+from mailproxy.config.certificates import checkDates, checkPair, checkSecrecy, readChain
 from tests.config.support import AUTHORITY_PEM, MAIN, ConfigTestCase, Issued
 
 
@@ -116,3 +116,28 @@ class DateTests(ConfigTestCase):
     def test_unreadableFileIsSomebodyElsesProblem(self) -> None:
         """It has been reported as a problem already."""
         self.assertEqual(list(checkDates("cert", self.directory / "none")), [])
+
+
+class SecrecyTests(ConfigTestCase):
+    """Files that hold secrets."""
+
+    def test_whoMayDoWhatIsSaid(self) -> None:
+        """Its owner may do all; others nothing."""
+        path = self.directory / "main.key"
+        for mode, words in {
+            0o640: "its group may read it (mode 0640)",
+            0o660: "its group may read it",
+            0o620: "its group may change it",
+            0o604: "everybody may read it",
+            0o644: "everybody may read it",
+        }.items():
+            path.chmod(mode)
+            (warning,) = checkSecrecy("key", path)
+            self.assertIn(words, warning)
+        for mode in (0o600, 0o400, 0o711):
+            path.chmod(mode)
+            self.assertEqual(list(checkSecrecy("key", path)), [])
+
+    def test_noFileIsSomebodyElsesProblem(self) -> None:
+        """It has been reported as a problem already."""
+        self.assertEqual(list(checkSecrecy("key", self.directory / "none")), [])

@@ -262,6 +262,24 @@ class WarningTests(ConfigTestCase):
         text = changed(('host = "old', 'tls_allow_invalid_certs = true\nhost = "old'))
         self.assertWarning(text, "destination.old.tls_allow_invalid_certs: ")
 
+    def test_secretsThatOthersCanRead(self) -> None:
+        """The token and each key; the files that hold no secret may be anybody's."""
+        self.write("token", TOKEN)
+        self.write("client.key", MAIN.key)
+        admin = '[admin]\nbind = "127.0.0.1:8443"\ntls = "implicit"\nbearer_token_file = "token"\n'
+        client = 'tls_client_cert = "main.pem"\ntls_client_key = "client.key"\nhost = "old'
+        text = changed(('host = "old', client), extra=admin)
+        (self.directory / "main.pem").chmod(0o644)
+        self.assertEqual(warnings(self.load(text)), [])
+        for name, key in (
+            ("main.key", "tls.certificate.main.key"),
+            ("client.key", "destination.old.tls_client_key"),
+            ("token", "admin.bearer_token_file"),
+        ):
+            (self.directory / name).chmod(0o640)
+            self.assertWarning(text, f"{key}: ")
+            (self.directory / name).chmod(0o600)
+
     def test_noCertificate(self) -> None:
         """Clients are shown a self-signed one."""
         text = changed(('[tls.certificate.main]\ncert = "main.pem"\nkey = "main.key"\n', ""))
