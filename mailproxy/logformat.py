@@ -7,6 +7,7 @@ each session is the most that a login costs outside TLS.
 
 import enum
 import json
+import re
 import signal
 import sys
 import syslog
@@ -36,6 +37,7 @@ __all__ = [
     "SyslogObserver",
     "asJSON",
     "asText",
+    "isSocketNews",
     "jsonObserver",
     "sentence",
     "textObserver",
@@ -46,6 +48,9 @@ DEFAULT_FILE = "twistd.log"
 
 _TAKEN = frozenset({"time", "level", "system", "message", "traceback", "format", "isError"})
 """Keys of our own, and those that Twisted adds for old observers."""
+
+_SOCKET_NEWS = re.compile(r".+ starting on [^ ]+|\((TCP|UNIX) Port [^ ]+ Closed\)")
+"""What Twisted says of listening sockets."""
 
 _PRIORITIES = {
     LogLevel.debug: syslog.LOG_DEBUG,
@@ -62,7 +67,7 @@ def asJSON(event: LogEvent) -> str | None:
     Fields are those of our own events: others' may hold anything. None: there is nothing to say.
     """
     text, failure = sentence(event), event.get("log_failure")
-    if not text and failure is None:
+    if (not text and failure is None) or isSocketNews(event):
         return None
     moment = datetime.fromtimestamp(event["log_time"], UTC)
     facts = {
@@ -88,7 +93,7 @@ def asText(event: LogEvent) -> str | None:
     None: there is nothing to say.
     """
     if not _isOurs(event) or "log_failure" in event:
-        return formatEventAsClassicLogText(event)
+        return None if isSocketNews(event) else formatEventAsClassicLogText(event)
     moment, who, level = event["log_time"], event["log_namespace"], event["log_level"].name
     text = sentence(event).replace("\n", "\n\t")
     return f"{_second(int(moment))} [{who}#{level}] {text}\n" if text else None
@@ -102,6 +107,17 @@ def _second(moment: int) -> str:
 
 def _isOurs(event: LogEvent) -> bool:
     return isinstance(event.get("log_logger"), Logger)
+
+
+def isSocketNews(event: LogEvent) -> bool:
+    """Whether Twisted tells of a listening socket, by which nobody is the wiser.
+
+    Lines of ours say where clients are accepted; and a socket that a worker closes, since the one
+    that it belongs to is back, is no outage.
+    """
+    if _isOurs(event) or event.get("log_level") is not LogLevel.info:
+        return False
+    return _SOCKET_NEWS.fullmatch(formatEvent(event)) is not None
 
 
 def sentence(event: LogEvent) -> str:

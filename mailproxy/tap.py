@@ -229,7 +229,17 @@ def _notReloaded(failure: Failure) -> None:
 
 
 def _welcome(config: Config) -> None:
-    """Say what somebody should look at, and what carries TLS here."""
+    """Say where clients come in, what carries TLS here, and what somebody should look at."""
+    for name, listener in config.listener.items():
+        places = ", ".join(listener.bind)
+        log.info(
+            "listener {name}: {protocol} at {places}",
+            name=name,
+            protocol=listener.protocol,
+            places=places,
+        )
+    if config.admin is not None:
+        log.info("management at {place}", place=config.admin.bind)
     log.info("TLS is moved by the {engine} engine", engine=openssl.engine.name)
     for text in [*warnings(config), *_descriptorWarnings(config)]:
         log.warn("{text}", text=text)

@@ -31,6 +31,7 @@ from mailproxy.logformat import (
     textObserver,
 )
 from mailproxy.logs import Logger
+from mailproxy.workers.logs import pack
 
 
 def emitted(write: Callable[[TwistedLogger], None], kind: type[TwistedLogger] = Logger) -> LogEvent:
@@ -51,6 +52,27 @@ def parsed(event: LogEvent) -> dict[str, Any]:
 
 class LineTests(SynchronousTestCase):
     """One event, one line."""
+
+    def test_twistedsNewsOfSocketsIsNoNews(self) -> None:
+        """It names no worker, and a port that closes when it is another's turn reads as an outage.
+
+        What goes wrong with one is told, and so is what only looks like such a line.
+        """
+        for text in (
+            "IMAPServerFactory starting on 20993",
+            "_Site (TLS) starting on 8443",
+            "Factory starting on '/run/imap.sock'",
+            "(TCP Port 20993 Closed)",
+            "(UNIX Port '/run/imap.sock' Closed)",
+        ):
+            event = emitted(lambda log, text=text: log.info(text), TwistedLogger)  # type: ignore[misc]
+            self.assertEqual((asText(event), asJSON(event), pack(event)), (None, None, None))
+            for kind, level in ((Logger, "info"), (TwistedLogger, "warn")):
+                told = emitted(lambda log, t=text, n=level: getattr(log, n)(t), kind)  # type: ignore[misc]
+                self.assertIn(text, asText(told) or "")
+                self.assertIn(text, parsed(told)["message"])
+        other = emitted(lambda log: log.info("(a TCP Port Closed)"), TwistedLogger)
+        self.assertIn("Closed", asText(other) or "")
 
     def test_textAndFields(self) -> None:
         """When, how important, who, the text; then the event's own fields by their names."""

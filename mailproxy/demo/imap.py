@@ -181,6 +181,8 @@ class DemoRealm:
 class DemoIMAPFactory(ServerFactory):
     """Builds the IMAP sessions of one server."""
 
+    noisy = False
+
     def __init__(self, server: str) -> None:
         passwords = InMemoryUsernamePasswordDatabaseDontUse(
             **{name: password.encode("ascii") for name, password in ACCOUNTS.items()}

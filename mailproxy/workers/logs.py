@@ -14,7 +14,7 @@ from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent, global
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from mailproxy.logformat import Style, sentence
+from mailproxy.logformat import Style, isSocketNews, sentence
 from mailproxy.logs import Logger
 
 __all__ = ["LogRelay", "publish"]
@@ -99,6 +99,8 @@ class LogRelay:
 
 def pack(event: LogEvent) -> dict[str, Any] | None:
     """Make plain data of an event; None when it says nothing."""
+    if isSocketNews(event):
+        return None
     failure = event.get("log_failure")
     facts: dict[str, Any] = {
         "time": event["log_time"],
