@@ -7,6 +7,7 @@ from math import ceil
 
 from twisted.internet.interfaces import IReactorTime
 
+from mailproxy.logs import Logger
 from mailproxy.registry import Registry
 from mailproxy.waiting import pause
 
@@ -31,6 +32,8 @@ class Drain:
     before those in the middle of something.
     """
 
+    log = Logger()
+
     def __init__(self, registry: Registry, clock: IReactorTime) -> None:
         self._registry, self._clock = registry, clock
         self._volumes: dict[str, int] = {}
@@ -42,6 +45,9 @@ class Drain:
         for session in self._registry.find():
             session.shutDown(bridged=False)
         self._look()
+        if left := self._registry.count():
+            text = "waiting at most {seconds:g} s for sessions that are left: {sessions}"
+            self.log.info(text, seconds=grace, sessions=left)
         end = self._clock.seconds() + grace
         spread = grace * SPREAD
         while self._registry.count() and self._clock.seconds() < end - spread:

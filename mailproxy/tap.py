@@ -153,7 +153,7 @@ def _makeProxy(reactor: ProxyReactor, path: str, root: Path) -> Whole:
     for service in (reloader, *core.services):
         service.setServiceParent(whole)
     reactor.callWhenRunning(_welcome, config)
-    reactor.callWhenRunning(_obeySignals, reactor, reload)
+    reactor.callWhenRunning(_obeySignals, reactor, core, reload)
     reactor.callWhenRunning(_watchStart, reactor, core)
     return whole
 
@@ -196,14 +196,19 @@ def _endWithFailure() -> None:
     os._exit(1)
 
 
-def _obeySignals(reactor: ProxyReactor, reload: Reload) -> None:
+def _obeySignals(reactor: ProxyReactor, core: Core, reload: Reload) -> None:
     """Reload on SIGHUP; end in good order, with status 0, on SIGTERM or SIGINT.
 
     The second SIGTERM or SIGINT ends the process at once.
     """
 
     def stop(name: str) -> None:
-        log.info("{signal}: shutting down", signal=name)
+        log.info(
+            "{signal}: shutting down; sessions have {seconds:g} s to end, a second signal ends "
+            "them at once",
+            signal=name,
+            seconds=core.proxy.runtime.config.server.shutdown_grace,
+        )
         reactor.stop()
 
     def end(number: int, _: FrameType | None) -> None:

@@ -1,11 +1,15 @@
 """Who is cut when, while a process stops."""
 
+from typing import cast
+
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
+from twisted.logger import ILogObserver, LogEvent, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from mailproxy.drain import QUIET, Drain
+from mailproxy.logs import Logger
 from mailproxy.registry import ISession, Registry
 
 
@@ -58,6 +62,18 @@ class DrainTests(SynchronousTestCase):
         Sitting("talking", self.registry, bridged=False)
         self.stop()
         self.assertEqual(self.registry.find(), self.sessions)
+
+    def test_howManyAreWaitedForIsSaid(self) -> None:
+        """And for how long; not where there is nobody."""
+        said: list[LogEvent] = []
+        self.patch(Drain, "log", Logger(observer=cast(ILogObserver, said.append)))
+        Sitting("talking", self.registry, bridged=False)
+        self.stop()
+        text = "waiting at most 40 s for sessions that are left: 100"
+        self.assertEqual([formatEvent(each) for each in said], [text])
+        self.registry = Registry(self.clock)
+        self.stop()
+        self.assertEqual(len(said), 1)
 
     def test_halfOfTheTimeIsTheirs(self) -> None:
         """Nobody is cut who might end by himself."""

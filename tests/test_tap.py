@@ -301,6 +301,10 @@ class BuildTests(TapCase):
         warned = [formatEvent(each) for each in events if each["log_level"] is LogLevel.warn]
         self.assertEqual(len(warned), 1, warned)
         self.assertIn("destination.old.tls_allow_invalid_certs", warned[0])
+        self.assertIn(
+            "listener imaps: imap at tcp:10993:interface=127.0.0.1, tcp:10994",
+            [formatEvent(each) for each in events],
+        )
 
     def test_signalsStopInGoodOrder(self) -> None:
         """The first SIGTERM or SIGINT stops the reactor, the second one ends the process."""
@@ -310,7 +314,13 @@ class BuildTests(TapCase):
         for function, words, named in self.reactor.whenRunningHooks:
             function(*words, **named)
         self.assertEqual(set(handlers), {signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
+        said: list[Any] = []
+        observer = cast(ILogObserver, said.append)
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
         handlers[signal.SIGTERM](signal.SIGTERM, None)
+        (text,) = map(formatEvent, said)
+        self.assertIn("SIGTERM: shutting down; sessions have 30 s to end, a second signal", text)
         self.assertEqual(self.reactor.stops, 1)
         for number in (signal.SIGTERM, signal.SIGINT):
             self.assertIs(handlers[number], signal.SIG_DFL)

@@ -38,6 +38,7 @@ _MAPPING = "# identifier\tdestination\nanna\tlegacy\nben\tlegacy\ncarol\tnew\n"
 _CONFIGURATION = """\
 [server]
 threads = 1
+shutdown_grace = "2s"
 
 [tls.certificate.demo]
 cert = "certificate.pem"
