@@ -110,7 +110,14 @@ class ConfigError(MailProxyError):
 
 
 class CommandError(MailProxyError):
-    """An operator's command came to nothing; the text is one line for the operator."""
+    """An operator's command came to nothing; the text is one line for the operator.
+
+    :ivar problems: the same, one line for each thing that is wrong.
+    """
+
+    def __init__(self, text: str, problems: Sequence[str] = ()) -> None:
+        super().__init__(text)
+        self.problems = tuple(problems) or (text,)
 
 
 class BadUsage(CommandError):
@@ -131,8 +138,8 @@ class CallRefused(NotDone):
     :ivar status: the HTTP status.
     """
 
-    def __init__(self, status: int, text: str) -> None:
-        super().__init__(text)
+    def __init__(self, status: int, text: str, problems: Sequence[str] = ()) -> None:
+        super().__init__(text, problems)
         self.status = status
 
 

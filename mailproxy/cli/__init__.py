@@ -40,7 +40,7 @@ def runCommand(words: Sequence[str], terminal: Terminal) -> int:
         return _askProxy(arguments, terminal, output)
     except CommandError as error:
         status = statusOf(error)
-        output.fail(str(error), status)
+        output.fail(str(error), status, error.problems)
     except BrokenPipeError:
         raise
     except Exception as error:  # the top of a command

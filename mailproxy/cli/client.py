@@ -225,7 +225,7 @@ class ManagementClient:
 
     def _refusal(self, reply: _Reply, call: str) -> Unreachable | CallRefused:
         """Say what an answer means that is not 200."""
-        text = _oneLine(reply.body)
+        text, problems = _oneLine(reply.body), _lines(reply.body)
         if reply.status == 401:
             text = f"the proxy does not take the token of {self._place.tokenOrigin}"
         elif reply.status == 429:
@@ -237,6 +237,8 @@ class ManagementClient:
             text = f"this proxy has no call {call}"
         elif reply.status < 400 or "<" in text[:1]:
             return self._strange()
+        if reply.status == 400:
+            return CallRefused(400, text or "refused", problems)
         return CallRefused(reply.status, text or f"answered with status {reply.status}")
 
     def _strange(self) -> Unreachable:
@@ -322,4 +324,8 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 def _oneLine(body: bytes) -> str:
     """Make one line of an answer's text, whose lines are problems of their own."""
-    return "; ".join(body.decode("utf-8", "replace").strip().splitlines())
+    return "; ".join(_lines(body))
+
+
+def _lines(body: bytes) -> list[str]:
+    return body.decode("utf-8", "replace").strip().splitlines()

@@ -164,13 +164,16 @@ class Output:
         for line in lines:
             self._terminal.say(line)
 
-    def fail(self, text: str, status: int) -> None:
-        """Say that the command has come to nothing."""
-        text = clean(text)
+    def fail(self, text: str, status: int, problems: Sequence[str] = ()) -> None:
+        """Say that the command has come to nothing.
+
+        :param problems: the same, to be shown line by line.
+        """
         if self.asJSON:
-            self.give({"error": text, "status": status})
-        else:
-            self.warn(text)
+            self.give({"error": clean(text), "status": status})
+            return
+        for each in problems or [text]:
+            self.warn(each)
 
     def warn(self, text: str) -> None:
         """Say something beside the answer."""

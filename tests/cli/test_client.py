@@ -138,6 +138,9 @@ class RefusalTests(ClientCase):
         stub = StubTreq(StringStubbingResource(lambda *_: answer))
         text = self.problem(self.clientOf(stub).reload(), CallRefused)
         self.assertEqual(text, "server.threads: too many; admin: missing")
+        work = self.begin(self.clientOf(stub).reload())
+        problems = self.failureResultOf(work, CallRefused).value.problems
+        self.assertEqual(problems, ("server.threads: too many", "admin: missing"))
 
 
 class StrangerTests(ClientCase):

@@ -80,6 +80,10 @@ class JSONTests(OutputCase):
         self.output(asJSON=True).fail("nobody is there", 3)
         told = {"error": "nobody is there", "status": 3}
         self.assertEqual((json.loads(self.out.getvalue()), self.err.getvalue()), (told, ""))
+        self.output().fail("a; b", 1, ["a", "b"])
+        self.assertEqual(self.err.getvalue(), "mailproxy: a\nmailproxy: b\n")
+        self.err.seek(0)
+        self.err.truncate()
         self.output().fail("nobody\nis there", 3)
         self.assertEqual(self.err.getvalue(), "mailproxy: nobody\\nis there\n")
 
