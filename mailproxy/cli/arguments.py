@@ -28,6 +28,7 @@ LocalCommand: TypeAlias = Callable[[argparse.Namespace, Terminal], int]
 Table: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 _EPILOG = f"""\
+Options stand behind the command: mailproxy COMMAND --help names them.
 Commands for a running proxy find it by --url, else by admin.bind of the configuration file
 (--config, else {CONFIG_VARIABLE}); the token by --token-file, else {TOKEN_VARIABLE}, else there.
 Exit status: 0 done, 1 refused or not done, 2 wrong usage, 3 no proxy reached."""
