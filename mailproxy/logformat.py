@@ -46,8 +46,8 @@ __all__ = [
 DEFAULT_FILE = "twistd.log"
 """Where a daemon logs that was not told where: twistd's own choice."""
 
-_TAKEN = frozenset({"time", "level", "system", "message", "traceback", "format", "isError"})
-"""Keys of our own, and those that Twisted adds for old observers."""
+_TAKEN = frozenset({"time", "level", "system", "message", "traceback", "format", "isError", "text"})
+"""Keys of our own, those that Twisted adds for old observers, and what is the whole message."""
 
 _SOCKET_NEWS = re.compile(r".+ starting on [^ ]+|\((TCP|UNIX) Port [^ ]+ Closed\)")
 """What Twisted says of listening sockets."""

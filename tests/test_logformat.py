@@ -53,6 +53,11 @@ def parsed(event: LogEvent) -> dict[str, Any]:
 class LineTests(SynchronousTestCase):
     """One event, one line."""
 
+    def test_nothingIsSaidTwice(self) -> None:
+        """What is the whole message is no field beside it."""
+        told = parsed(emitted(lambda log: log.warn("{text}", text="look at this")))
+        self.assertEqual((told["message"], "text" in told), ("look at this", False))
+
     def test_twistedsNewsOfSocketsIsNoNews(self) -> None:
         """It names no worker, and a port that closes when it is another's turn reads as an outage.
 

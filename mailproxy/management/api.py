@@ -230,13 +230,15 @@ class ManagementAPI:
         """Run a call; one that may change something leaves a line in the log. Never fails."""
         answer = await self._run(call, request.uri)
         if call.method != "GET":
+            told = _told(request)
+            what = "".join(f" {_TOLD[name]}" for name in told)
+            text = "management: {client} {method} {path}" + what + ": {status}"
             self.log.info(
-                "management: {client} {method} {path} {account} {destination}: {status}",
+                text,
                 client=getattr(request.getClientAddress(), "host", "local"),
                 method=call.method,
                 path=call.path,
-                account=redact(_first(request, b"identifier")),
-                destination=ascii(_first(request, b"destination") or "-"),
+                **told,
                 status=answer.status,
             )
         return answer
@@ -319,6 +321,18 @@ class _Gate(Resource):
                 seconds = str(self._guard.retryAfter(client))
                 return lines(429, "too many wrong tokens; try again later", retry_after=seconds)
         return lines(401, "a valid token is needed", www_authenticate="Bearer")
+
+
+_TOLD = {"account": "{account}", "destination": "{destination}", "seconds": "{seconds} s"}
+"""How the log writes what a call has named."""
+
+
+def _told(request: IRequest) -> dict[str, str]:
+    """What a call has named, for the log."""
+    found = {name: _first(request, name.encode()) for name in ("destination", "seconds")}
+    told = {name: value for name, value in found.items() if value is not None}
+    account = _first(request, b"identifier")
+    return told if account is None else {"account": redact(account), **told}
 
 
 def _first(request: IRequest, name: bytes) -> str | None:

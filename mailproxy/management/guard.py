@@ -117,8 +117,8 @@ class Guard:
         if failures == self._threshold:
             self.log.warn(
                 "management: {client} sent {failures} wrong tokens and is locked out for "
-                "{duration} s",
-                client=ascii(key),
+                "{duration:g} s",
+                client=key,
                 failures=failures,
                 duration=self._duration,
             )

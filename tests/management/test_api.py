@@ -6,6 +6,7 @@ from typing import Any
 from treq.testing import StubTreq
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
+from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
@@ -81,6 +82,7 @@ DONE: tuple[tuple[str, str, Any, tuple[Any, ...], object], ...] = (
 INVALID = InvalidIdentifier("holds a control character, space or double quote")
 UNDECLARED = "destination: not declared in the configuration\n"
 WRITES = "identifier=ann&destination=new"
+ANN = r"a~[0-9a-f]{8}"
 
 # call, query, how the control fails, the status and the text of the answer
 FAILED: tuple[tuple[str, str, Exception, int, str], ...] = (
@@ -182,6 +184,21 @@ class CallTests(APICase):
             self.assertEqual(reply.status, status, (call, failure))
             self.assertIn(text, reply.text)
             self.assertEqual(reply.headers["content-type"], TEXT)
+
+    def test_whatAChangeNamesIsLogged(self) -> None:
+        """And nothing else: a hold and its end differ in their seconds."""
+        for call, query, said in (
+            ("POST /connections/delay", "identifier=ann&seconds=60", rf"delay {ANN} 60 s: 200"),
+            ("POST /connections/delay", "identifier=ann&seconds=0", rf"delay {ANN} 0 s: 200"),
+            ("PUT /mappings", WRITES, rf"mappings {ANN} new: 200"),
+            ("POST /destinations/reset", "destination=new", "reset new: 200"),
+            ("POST /mappings/reload", "", "reload: 200"),
+            ("PUT /mappings", "identifier=ann&destination={x}%0A", rf"{ANN} {{x}}\\n: 200"),
+        ):
+            with capturedLogs() as events:
+                self.ask(call, query)
+            [line] = map(formatEvent, events)
+            self.assertRegex(line, rf"\Amanagement: \S+ (POST|PUT) /.*{said}\Z")
 
     def test_ourMistakesAreNotShown(self) -> None:
         """Any other exception is logged; no word of it, no traceback is in the answer."""

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 from twisted.internet.task import Clock
-from twisted.logger import capturedLogs
+from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailproxy.config.model import Admin
@@ -121,6 +121,14 @@ class LockTests(GuardCase):
             self.assertIs(self.judge(WRONG), Verdict.REFUSED)
         self.assertIs(self.judge(WRONG), Verdict.LOCKED)
         self.assertIs(self.judge(None), Verdict.LOCKED)
+
+    def test_aLockIsLogged(self) -> None:
+        """With the address as it is."""
+        with capturedLogs() as events:
+            self.failTimes(3)
+        (line,) = map(formatEvent, events)
+        text = f"management: {CLIENT} sent 3 wrong tokens and is locked out for 60 s"
+        self.assertEqual(line, text)
 
     def test_theRightTokenDoesNotOpenALock(self) -> None:
         """Or a guess that hits would be told apart from one that does not."""
