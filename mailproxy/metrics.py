@@ -41,6 +41,18 @@ class Outcome(enum.Enum):
     KICKED = "kicked"
     SHUTDOWN = "shutdown"
 
+    @property
+    def reason(self) -> str:
+        """Why a session has ended that was interrupted so, in words."""
+        return _REASONS.get(self, self.value)
+
+
+_REASONS = {
+    Outcome.KICKED: "by management",
+    Outcome.SHUTDOWN: "the proxy stops",
+    Outcome.CLIENT_GONE: "the client left",
+}
+
 
 class LoginResult(enum.Enum):
     """What became of one login, as the label's value."""

@@ -264,8 +264,8 @@ class Proxy(Service):
     def _report(self) -> None:
         now = self._snapshot()
         self.log.info(
-            "{active} sessions, {hits} lookups from memory, {misses} from the store, {entries} "
-            "entries, down: {down}",
+            "sessions: {active}, lookups from memory: {hits}, from the store: {misses}, "
+            "remembered: {entries}, down: {down}",
             active=self.registry.count(),
             hits=now.cacheHits,
             misses=now.cacheMisses,

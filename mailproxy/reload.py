@@ -112,8 +112,10 @@ class Reloader(Service):
         await self._adopt(plan, sameStore=False)
         self._seen = seen
         setLevel(plan.config.server.log_level)
-        later = ", ".join(plan.later) or "nothing"
-        self.log.info("reloaded; needs a restart: {later}", later=later)
+        if plan.later:
+            self.log.info("reloaded; needs a restart: {later}", later=", ".join(plan.later))
+        else:
+            self.log.info("reloaded; nothing needs a restart")
         return plan.later
 
     async def _adopt(self, plan: _Plan, *, sameStore: bool) -> None:

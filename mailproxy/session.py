@@ -295,7 +295,7 @@ class Session:
     def _interrupted(self) -> Outcome:
         """Somebody ended it; a client in the dialogue is told, a bridge just ends."""
         outcome = self._interruption or Outcome.ERROR
-        self.reason = outcome.value
+        self.reason = outcome.reason
         if self.greeted and self._bridge is None and outcome is not Outcome.CLIENT_GONE:
             stopping = outcome is Outcome.SHUTDOWN
             self.server.dismiss(Refusal.SHUTDOWN if stopping else Refusal.UNAVAILABLE, None)

@@ -134,3 +134,12 @@ class MetricsTests(SynchronousTestCase):
         found = samples(self.metrics)
         self.assertEqual([name for name, _ in found if not name.startswith("mailproxy_")], [])
         self.assertIn(("destination", 'a"b\\c\n'), {pair for _, pairs in found for pair in pairs})
+
+
+class OutcomeTests(SynchronousTestCase):
+    """How a session ended."""
+
+    def test_theReasonSaysMoreThanTheOutcome(self) -> None:
+        """A log line has both: where somebody has ended a session, who."""
+        for outcome in (Outcome.KICKED, Outcome.SHUTDOWN, Outcome.CLIENT_GONE):
+            self.assertNotIn(outcome.value, outcome.reason)

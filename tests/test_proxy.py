@@ -497,7 +497,7 @@ class CountTests(ProxyCase):
         self.proxy.health.admit("new").failed(Stage.CONNECT, "192.0.2.9")
         self.network.advance(REPORT_INTERVAL)
         first, second = self.reports(events)
-        self.assertIn("0 sessions", first)
+        self.assertIn("sessions: 0", first)
         self.assertIn("down: none", first)
         self.assertIn("down: new", second)
         self.successResultOf(self.proxy.stopService())

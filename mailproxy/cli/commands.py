@@ -47,8 +47,8 @@ async def status(job: Job) -> int:
         Line.of(f"live sessions: {stats['active_connections']}"),
         *([Table(["protocol", "destination", "sessions"], rows)] if rows else []),
         Line.of(
-            f"cache: {stats['cache_entries']} entries, {stats['hit_rate_pct']} % of {asked} "
-            "lookups answered from memory"
+            f"cache: {counted(stats['cache_entries'], 'account')}, {stats['hit_rate_pct']} % of "
+            f"{counted(asked, 'lookup')} answered from memory"
         ),
         Line.of("destinations down: ", bad(", ".join(down)) if down else good("none")),
         *_workers(stats),

@@ -269,7 +269,7 @@ class Exchange:
         outcome = self._interruption
         if outcome is None:
             return self._failed(self._broken) if self._broken is not None else Outcome.ERROR
-        self.reason = outcome.value
+        self.reason = outcome.reason
         if outcome is Outcome.CLIENT_GONE:
             return outcome
         return self._refuse(

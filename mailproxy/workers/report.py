@@ -41,8 +41,8 @@ class Report(Service):
             return
         down = [each["destination"] for each in destinations if each["down"]]
         Proxy.log.info(
-            "{active} sessions, {hits} lookups from memory, {misses} from the store, {entries} "
-            "entries, down: {down}",
+            "sessions: {active}, lookups from memory: {hits}, from the store: {misses}, "
+            "remembered: {entries}, down: {down}",
             active=stats["active_connections"],
             hits=stats["cache_hits"],
             misses=stats["cache_misses"],

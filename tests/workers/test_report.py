@@ -30,7 +30,9 @@ class ReportTests(Watched, FleetCase):
             self.home(number, "ann")
         self.assertEqual(self.said(), [])
         self.network.advance(0.1)
-        expected = "3 sessions, 1 lookups from memory, 2 from the store, 2 entries, down: none"
+        expected = (
+            "sessions: 3, lookups from memory: 1, from the store: 2, remembered: 2, down: none"
+        )
         self.assertEqual(self.said(), [expected])
         self.report.stopService()
         self.network.advance(REPORT_INTERVAL)
