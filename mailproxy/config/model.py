@@ -250,7 +250,9 @@ class Destination(Section):
 
     host: Host = Field(description="Name, resolved at each connection, or IP address.")
     tls_server_name: HostName | None = Field(
-        default=None, description="Name in the backend's certificate; unset: host."
+        default=None,
+        description="Name in the backend's certificate, and sent to it (SNI); unset: host. "
+        "Where host is an IP address it is needed, with a pin too.",
     )
     proxy_protocol: Flag = Field(
         default=True, description="Forward the client's address by PROXY header."
