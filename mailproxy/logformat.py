@@ -49,7 +49,7 @@ DEFAULT_FILE = "twistd.log"
 _TAKEN = frozenset({"time", "level", "system", "message", "traceback", "format", "isError", "text"})
 """Keys of our own, those that Twisted adds for old observers, and what is the whole message."""
 
-_SOCKET_NEWS = re.compile(r".+ starting on [^ ]+|\((TCP|UNIX) Port [^ ]+ Closed\)")
+_SOCKET_NEWS = re.compile(r".+ starting on [^ ]+|\((TCP|TLS|UNIX) Port [^ ]+ Closed\)")
 """What Twisted says of listening sockets."""
 
 _PRIORITIES = {

@@ -68,6 +68,7 @@ class LineTests(SynchronousTestCase):
             "_Site (TLS) starting on 8443",
             "Factory starting on '/run/imap.sock'",
             "(TCP Port 20993 Closed)",
+            "(TLS Port 11993 Closed)",
             "(UNIX Port '/run/imap.sock' Closed)",
         ):
             event = emitted(lambda log, text=text: log.info(text), TwistedLogger)  # type: ignore[misc]
