@@ -8,6 +8,7 @@ from twisted.internet.task import LoopingCall
 from mailproxy.control import IControl
 from mailproxy.errors import MailProxyError
 from mailproxy.proxy import REPORT_INTERVAL, Proxy
+from mailproxy.workers.handle import State
 
 __all__ = ["Report"]
 
@@ -39,6 +40,10 @@ class Report(Service):
         except MailProxyError as error:
             Proxy.log.warn("there are no counts to report: {error}", error=error)
             return
+        for each in stats["workers"]:
+            if each["state"] == State.SILENT.value:
+                text = "worker {worker} does not answer: these counts are without its share"
+                Proxy.log.warn(text, worker=each["worker"])
         down = [each["destination"] for each in destinations if each["down"]]
         Proxy.log.info(
             "sessions: {active}, lookups from memory: {hits}, from the store: {misses}, "

@@ -3,6 +3,7 @@
 from twisted.logger import LogLevel
 
 from mailproxy.proxy import REPORT_INTERVAL
+from mailproxy.workers.fleet import ANSWER_PATIENCE
 from mailproxy.workers.report import Report
 from tests.stage import Watched
 from tests.workers.support import FleetCase
@@ -39,6 +40,18 @@ class ReportTests(Watched, FleetCase):
         self.assertEqual(len(self.said()), 1)
 
     def test_silentWorker(self) -> None:
+        """The counts are without its share, and that is said."""
+        self.silence(1)
+        self.report._report()
+        for _ in range(2):
+            self.network.pump()
+            self.network.advance(ANSWER_PATIENCE)
+        text = "worker 2 does not answer: these counts are without its share"
+        self.assertEqual(self.logged(LogLevel.warn).count(text), 1)
+        self.assertEqual(len(self.said()), 1)
+        self.report.stopService()
+
+    def test_nobodyIsThere(self) -> None:
         """There is a line, too."""
         for process in list(self.house.processes):
             process.die("signal 9")
