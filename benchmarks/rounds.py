@@ -19,6 +19,9 @@ TRIES = 3
 """Runs of a load after which a proxy that fails is held to be unable: one resets a connection in
 tens of thousands, and a quarter of an hour of figures is not to be lost for it."""
 
+PAUSE = 5.0
+"""Seconds between two of them: Dovecot starts a login process that has died after two."""
+
 
 @attrs.frozen
 class Runner:
@@ -78,6 +81,7 @@ def run(scene: str, load: Load, runner: Runner) -> Sample:
             if not left:
                 raise
             sys.stderr.write(f"once more: {scene}, {load.key}, {runner.title}: {error}\n")
+            time.sleep(PAUSE)
     raise AssertionError("it has run, or failed for good")
 
 

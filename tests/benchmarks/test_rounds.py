@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from benchmarks import rounds
 from benchmarks.rounds import TRIES, Runner, play, run
 from benchmarks.work import Line
 
@@ -43,6 +44,7 @@ class RoundsTests(SynchronousTestCase):
         """Hear what is told."""
         self.told = io.StringIO()
         self.patch(sys, "stderr", self.told)
+        self.patch(rounds, "PAUSE", 0.0)
 
     def test_eachRoundBeginsWithAnother(self) -> None:
         """After one to warm up, which gives no sample."""
