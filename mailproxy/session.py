@@ -30,6 +30,7 @@ from mailproxy.protocols.server import ProxyServer
 from mailproxy.registry import ISession
 from mailproxy.resources import Ingress, Resources
 from mailproxy.sasl import Credentials, dismissal
+from mailproxy.stream import CLOSE_GRACE
 from mailproxy.tls import describe
 from mailproxy.waiting import TimedOut, within
 
@@ -325,7 +326,8 @@ class Session:
         resources = self.resources
         resources.registry.remove(self)
         self.server.whenLost = None
-        self.server.close()
+        # Whoever has not logged in keeps no place by taking a byte now and then.
+        self.server.close(longest=CLOSE_GRACE)
         self._leaveBackend()
         seconds = resources.clock.seconds() - self.since
         resources.metrics.sessionEnded(self.protocol, self.destination, outcome, seconds)

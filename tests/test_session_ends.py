@@ -2,6 +2,7 @@
 
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping
+from typing import cast
 
 import attrs
 from twisted.internet.defer import Deferred
@@ -9,6 +10,7 @@ from twisted.logger import LogLevel
 
 from mailproxy.errors import Stage
 from mailproxy.protocols.client import ClientSettings
+from mailproxy.session import Session
 from tests.dialling import Backend
 from tests.protocols.backend import backendTLS
 from tests.stage import BEARER, LOGIN, Client, Scene, StageCase
@@ -318,6 +320,21 @@ class TimeoutTests(EndCase):
             heard = scenes.client.take()
             self.assertEqual(heard.startswith(b"* BYE Disconnected"), scenes.greeted, name)
             self.assertOver(name, scenes, "timeout")
+
+    def test_takingAByteNowAndThenDoesNotHelp(self) -> None:
+        """Nobody who has not logged in keeps his place by what he has yet to take."""
+        for name, scenes in self.stages(inTheDialogue):
+            (session,) = scenes.stage.registry.find()
+            server = cast(Session, session).server
+            left = iter(range(1000, 0, -1))
+            self.patch(server, "_untaken", lambda left=left: next(left))
+            scenes.client.stopReading()
+            scenes.stage.network.advance(30)
+            for _ in range(4):
+                scenes.stage.network.advance(1)
+                self.assertFalse(server.lost, name)
+            scenes.stage.network.advance(1)
+            self.assertTrue(server.lost, name)
 
     def test_dripFeedingDoesNotHelp(self) -> None:
         """The time is for the whole dialogue, however busy it is."""
