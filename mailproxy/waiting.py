@@ -152,7 +152,7 @@ class _Deadlines:
                 continue  # the end of another has ended it
             try:
                 waiting.expire()
-            except Exception:
+            except Exception:  # the others must end in time all the same
                 self.log.failure("the end of a wait met a bug")
         self._rest()
 

@@ -59,16 +59,25 @@ def makePipe() -> Pipe | None:
     """Make a pipe, and try it; None where the system, or what guards it, does not let us."""
     if not hasattr(os, "splice"):
         return None
-    near, far = socket.socketpair()
-    with near, far, contextlib.suppress(OSError):
+    try:
         pipe = Pipe()
-        try:
-            near.send(b"x")
-            if pipe.empty(pipe.fill(far), near) == b"":
-                return pipe
-        except OSError:
-            pipe.close()
+    except OSError:
+        return None
+    if _works(pipe):
+        return pipe
+    pipe.close()
     return None
+
+
+def _works(pipe: Pipe) -> bool:
+    """Whether a byte goes through."""
+    try:
+        near, far = socket.socketpair()
+        with near, far:
+            near.send(b"x")
+            return pipe.fill(far) == 1 and not pipe.empty(1, near)
+    except OSError:
+        return False
 
 
 shared = makePipe()
