@@ -53,7 +53,7 @@ class CutOverTests(ProxyTestCase):
     def assertUndisturbed(self) -> None:
         """The bystander's session lives, and its account is where it was."""
         self.legacy.deliver(BOB.name, message("for the bystander"))
-        self.assertTrue(self.bystander.readLine().endswith(b" EXISTS"))
+        self.assertRegex(self.bystander.readLine(), rb"^\* \d+ EXISTS$")
         self.assertEqual(self.home(self.loggedIn(BOB)), "legacy")
 
     def idling(self, account: Account) -> LineClient:
