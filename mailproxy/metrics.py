@@ -51,6 +51,7 @@ _REASONS = {
     Outcome.KICKED: "by management",
     Outcome.SHUTDOWN: "the proxy stops",
     Outcome.CLIENT_GONE: "the client left",
+    Outcome.LIMIT: "too much was sent before the login",
 }
 
 

@@ -109,6 +109,7 @@ class Session:
         """
         self.resources.registry.add(self)
         self.server.whenLost = lambda: self._end(Outcome.CLIENT_GONE)
+        self.server.whenOverrun = lambda: self._end(Outcome.LIMIT)
         task = Deferred.fromCoroutine(self._live(introduction))
         if task.called:
             return
@@ -298,8 +299,7 @@ class Session:
         outcome = self._interruption or Outcome.ERROR
         self.reason = outcome.reason
         if self.greeted and self._bridge is None and outcome is not Outcome.CLIENT_GONE:
-            stopping = outcome is Outcome.SHUTDOWN
-            self.server.dismiss(Refusal.SHUTDOWN if stopping else Refusal.UNAVAILABLE, None)
+            self.server.dismiss(_FAREWELLS.get(outcome, Refusal.UNAVAILABLE), None)
         return outcome
 
     @property
@@ -325,7 +325,7 @@ class Session:
         self._isOver, self._task = True, None
         resources = self.resources
         resources.registry.remove(self)
-        self.server.whenLost = None
+        self.server.whenLost = self.server.whenOverrun = None
         # Whoever has not logged in keeps no place by taking a byte now and then.
         self.server.close(longest=CLOSE_GRACE)
         self._leaveBackend()
@@ -350,6 +350,12 @@ _OUTCOMES: Mapping[Refusal | None, Outcome] = {
     Refusal.TIMEOUT: Outcome.TIMEOUT,
     Refusal.UNAVAILABLE: Outcome.UNAVAILABLE,
     Refusal.TOO_MANY: Outcome.REFUSED,
+}
+
+
+_FAREWELLS: Mapping[Outcome, Refusal] = {
+    Outcome.SHUTDOWN: Refusal.SHUTDOWN,
+    Outcome.LIMIT: Refusal.TOO_BIG,
 }
 
 

@@ -5,7 +5,6 @@ After `detach` it only passes events on to the bridge.
 """
 
 from collections.abc import Callable
-from typing import cast
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import (
@@ -89,6 +88,11 @@ class Stream(Protocol):
     def unread(self) -> int:
         """Bytes that have arrived and that nobody has read."""
         return len(self._buffer)
+
+    @property
+    def overrun(self) -> bool:
+        """Whether more is unread than may be, and not because our answers are not taken."""
+        return len(self._buffer) > self.maxUnread and not self._choked
 
     # Reading
 
@@ -195,7 +199,7 @@ class Stream(Protocol):
 
     def _throttle(self) -> None:
         """Stop reading from a peer that sends more than we read, or does not take our answers."""
-        pause = self._choked or len(self._buffer) > self.maxUnread
+        pause = self._choked or self.overrun
         if pause == self._paused or self._ended or self._closing:
             return
         self._paused = pause
@@ -241,17 +245,14 @@ class Stream(Protocol):
             return fail(self._gone())
         handshake: Deferred[None] = Deferred(self._giveUpHandshake)
         self._handshake = handshake
-        self._startTLS(context, first)
-        return handshake
-
-    def _startTLS(self, context: Creator, first: bytes) -> None:
-        if not first:
+        if first:
+            # These have left the socket, so TLS cannot be on that.
+            getattr(self.transport, "startTLSInMemory", self.transport.startTLS)(context)
+            # The transport's protocol is the TLS layer now, and these are its first bytes.
+            self.transport.protocol.dataReceived(first)  # type: ignore[attr-defined]
+        else:
             self.transport.startTLS(context)
-            return
-        # These have left the socket, so TLS cannot be on that.
-        getattr(self.transport, "startTLSInMemory", self.transport.startTLS)(context)
-        # The transport's protocol is the TLS layer now, and these are its first bytes.
-        cast(Protocol, self.transport.protocol).dataReceived(first)  # type: ignore[attr-defined]
+        return handshake
 
     def _giveUpHandshake(self, _: Deferred[None]) -> None:
         self._handshake = None

@@ -277,6 +277,33 @@ class KickTests(EndCase):
             self.assertEqual(len(self.ends()), 1, name)
 
 
+class OverrunTests(EndCase):
+    """Clients that do not wait for the answer to their login."""
+
+    def test_tooMuchBehindALogin(self) -> None:
+        """Over 64 KiB, wherever the login is: an error and the end; no store or backend waits."""
+        for name, scenes in self.stages(
+            onHold, atTheStore, atTheResolver, onTheCall, beforeTheBackendsGreeting, inTheLogin
+        ):
+            scenes.client.take()
+            flood = [b"b NOOP " + b"x" * 9991 + b"\r\n"] * 7
+            heard = b"".join(scenes.stage.ask(scenes.client, each) for each in flood)
+            scenes.stage.network.advance(1)
+            self.assertEqual(heard, b"* BYE [TOOBIG] Command too long.\r\n", name)
+            self.assertIsNotNone(scenes.client.lost, name)
+            scenes.stage.registry.hold("ann", 0)
+            self.assertOver(name, scenes, "limit")
+
+    def test_asMuchAsMayBe(self) -> None:
+        """Up to 64 KiB wait for the login, and the backend gets them all."""
+        said = b"".join(b"b%05d NOOP\r\n" % number for number in range(5000))
+        self.assertTrue(60_000 < len(said) < 65_536)
+        for name, scenes in self.stages(onTheCall):
+            scenes.stage.ask(scenes.client, said)
+            backend = scenes.stage.answer(Backend())
+            self.assertEqual(backend.bridged, said, name)
+
+
 class ShutdownTests(EndCase):
     """Sessions that end because we stop."""
 

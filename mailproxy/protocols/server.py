@@ -86,14 +86,14 @@ class ProxyServer(ClientLeg):
     """Our side of the conversation with a client, until it has logged in.
 
     A protocol gives `verbs` and the words: each method that is abstract here.
+
+    :ivar whenOverrun: called when the client has sent more than may wait behind its login.
     """
 
+    failures = mistakes = 0
+    whenOverrun: Callable[[], None] | None = None
     verbs: ClassVar[Mapping[bytes, Verb[Any]]]
     _arrival: Origin  # what was known before the client spoke
-
-    def __init__(self, clock: IReactorTime, house: "ProxyServerFactory | None" = None) -> None:
-        super().__init__(clock, house)
-        self.failures = self.mistakes = 0
 
     # A protocol's words
 
@@ -135,9 +135,16 @@ class ProxyServer(ClientLeg):
     def upgraded(self) -> None:
         """Say what a protocol says after a handshake by itself; most say nothing."""
 
+    def dataReceived(self, data: bytes) -> None:
+        """Hear the client, as far as it may be ahead of us."""
+        super().dataReceived(data)
+        if self.whenOverrun is not None and self.overrun:
+            self.whenOverrun()
+
     def detach(self, receiver: Receiver) -> bytes:
         """Hand the connection over; who the client is, is known by now to who must know."""
         self.origin = self._arrival = NOBODY
+        self.whenOverrun = None
         return super().detach(receiver)
 
     # The order of things
@@ -273,11 +280,9 @@ class ProxyServer(ClientLeg):
             return None
         first = None if initial is None else sasl.initialResponse(initial)
         if chosen is Mechanism.LOGIN:
-            credentials = await self._loginExchange(first)
-        else:
-            message = await self.challenge(b"") if first is None else first
-            credentials = sasl.decode(chosen, message)
-        return Login(command, credentials)
+            return Login(command, await self._loginExchange(first))
+        message = await self.challenge(b"") if first is None else first
+        return Login(command, sasl.decode(chosen, message))
 
     async def _loginExchange(self, user: bytes | None) -> Credentials:
         """Ask for name and password as the LOGIN mechanism does."""

@@ -153,6 +153,17 @@ class AbuseTests(AbuseTestCase):
         client.send(loginLine(at("good")))
         self.assertOK(client.readUntil(b"l "))
 
+    def test_tooMuchBehindALogin(self) -> None:
+        """A client that does not wait for its answer may send 64 KiB ahead, and no more."""
+        account = at("good")
+        self.api("POST", "/connections/delay", identifier=account.name, seconds=60)
+        self.addCleanup(self.api, "POST", "/connections/delay", identifier=account.name, seconds=0)
+        client = self.greeted()
+        with contextlib.suppress(ConnectionError):
+            client.send(loginLine(account) + b"n NOOP\r\n" * 10_000)
+        self.assertEqual(client.readToEnd(), b"* BYE [TOOBIG] Command too long.\r\n")
+        self.proxy.log.waitForLine(r"limit \(too much was sent before the login\)")
+
     def test_nonsenseIsAnsweredAndThenEnded(self) -> None:
         """Twenty mistakes are enough, of whatever kind; the answers never repeat them."""
         noise = random.Random(1)
