@@ -66,6 +66,13 @@ class IdentityRules:
         _validate(name)
         return name
 
+    def rename(self, identifier: str) -> str:
+        """Tell what an account is called by these rules that others have named."""
+        try:
+            return self.normalize(identifier)
+        except InvalidIdentifier:
+            return identifier  # by these it could not have logged in
+
     def _claimed(self, token: bytes) -> str | None:
         """Read the first claim of a JWT (RFC 7519) that holds an address."""
         claims = _claims(token)

@@ -9,6 +9,7 @@ from typing import Any
 
 from mailproxy.dial import Backend
 from mailproxy.errors import BackendFailed, LimitExceeded, Refusal, Stage
+from mailproxy.placement import assign
 from mailproxy.protocols.base import Dismissed
 from mailproxy.protocols.client import ProxyClient
 from mailproxy.session import Session
@@ -27,7 +28,8 @@ class Passage(Session):
         clock, patience = self.resources.clock, self.ingress.patience
         first = await within(clock, patience, self._arrival(introduction))
         try:
-            target = self.target(None, self.resources.passThrough)
+            self.resources = self.ingress.now()
+            target = assign(self, self.resources, None, self.resources.passThrough)
             if target.header and self.server.origin.nameless:
                 # The header would name the peer: the stream would have that one's rights.
                 raise BackendFailed(Stage.UNSUPPORTED, "nobody tells whose stream it is")

@@ -224,6 +224,8 @@ class Proxy(Service):
 
     def adopt(self, runtime: Runtime) -> None:
         """Let this hold for all sessions from now on."""
+        if runtime.rules != self.runtime.rules:
+            self.registry.rename(runtime.rules.rename)
         self.runtime = runtime
         self.health.settings = _healthSettings(runtime.config)
         for listener in self.listeners:

@@ -4,7 +4,7 @@ Knows sessions by their interface only; must not know protocols, nor why somebod
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TypeAlias
 
 from twisted.internet.defer import Deferred, succeed
@@ -98,6 +98,12 @@ class Registry:
         if session.id in self._filed:
             self._unfile(session)
             self._file(session, identifier, destination)
+
+    def rename(self, rule: Callable[[str], str]) -> None:
+        """File the live sessions anew, under the names that accounts have from now on."""
+        for session, identifier, destination in list(self._filed.values()):
+            if identifier is not None and (name := rule(identifier)) != identifier:
+                self.routed(session, name, destination)
 
     def find(
         self,

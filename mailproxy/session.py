@@ -24,6 +24,7 @@ from mailproxy.errors import (
 from mailproxy.identity import redact
 from mailproxy.logs import Logger
 from mailproxy.metrics import LoginResult, Outcome
+from mailproxy.placement import place
 from mailproxy.protocols.base import AuthResult, Challenge, Command, Dismissed, Login, Verdict
 from mailproxy.protocols.client import ProxyClient
 from mailproxy.protocols.server import ProxyServer
@@ -185,31 +186,12 @@ class Session:
         self.resources.metrics.loginEnded(self.protocol, self.destination, result)
 
     async def _route(self, login: Login) -> Target:
-        """Find out whose session it is and where that account lives.
+        """Find out whose session it is and where that account lives, by what holds now."""
 
-        An account that is being moved is held first and looked up after; from the answer on the
-        session is on file, so that no move can miss it.
-        """
-        resources = self.resources
-        identifier = resources.rules.identify(login.credentials)
-        if identifier is not None:
-            await resources.registry.held(identifier)
-        route = await resources.router.route(identifier)
-        self.log.debug(
-            "session {session}: {identifier} goes to {destination} ({ground})",
-            session=self.id,
-            identifier=ascii(identifier),
-            destination=route.destination,
-            ground=route.ground.value,
-        )
-        return self.target(identifier, route.destination)
+        async def whose(resources: Resources) -> tuple[str | None, str]:
+            return resources.rules.identify(login.credentials), ""
 
-    def target(self, identifier: str | None, destination: str) -> Target:
-        """Put the session on file and find the endpoint that serves it."""
-        self.resources.registry.routed(self, identifier, destination)
-        target = self.resources.targets.get((destination, self.protocol))
-        if target is None:
-            raise BackendFailed(Stage.UNSUPPORTED, f"{destination} has no {self.protocol}")
+        self.resources, target = await place(self, self.ingress.now, whose)
         return target
 
     async def _replay(self, target: Target, login: Login) -> tuple[ProxyClient, AuthResult]:

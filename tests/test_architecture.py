@@ -58,6 +58,7 @@ FLOORS = {
     "http": 2,
     "http.*": 2,
     "resources": 3,
+    "placement": 3,
     "session": 3,
     "passage": 3,
     "listener": 4,
@@ -90,9 +91,13 @@ SIDEWAYS = {
     ("adoption", "proxy"),  # what adopts
     ("reload", "adoption"),  # who takes what has been read into use
     ("session", "resources"),  # what a session of any kind is given
+    ("placement", "resources"),
     ("http.connection", "resources"),
     ("http.exchange", "resources"),
     ("http.delivery", "resources"),
+    ("session", "placement"),  # where it belongs
+    ("passage", "placement"),
+    ("http.exchange", "placement"),
     ("passage", "session"),  # a kind of session
     ("proxy", "listener"),  # what a proxy owns
     ("control", "proxy"),  # LocalControl asks one Proxy

@@ -199,6 +199,12 @@ class TokenTests(RulesCase):
         for token in (*tokens, b"ya29.opaque", b"..", b"a.b", b"a.b.c.d.e", b"\xff.\xff.\xff"):
             self.assertIsNone(self.bearer(token), token[:20])
 
+    def test_aNameThatOtherRulesMade(self) -> None:
+        """It is made anew; one that cannot be had by these stays as it is."""
+        rules = IdentityRules(separators=("+",), lowercase=True)
+        self.assertEqual(rules.rename("Jane+boss"), "jane")
+        self.assertEqual(rules.rename("+boss"), "+boss")
+
     def test_anyTokenIsHarmless(self) -> None:
         """It names somebody, nobody, or somebody who may not be named."""
 

@@ -291,6 +291,14 @@ class AdoptionTests(ProxyCase):
         self.adopt("max_auth_attempts = 9", "max_connections = 7")
         self.assertEqual([each.factory.limit for each in self.proxy.listeners], [8192, 7, 8192])
 
+    def test_liveSessionsFollowTheRulesForNames(self) -> None:
+        """Whom a client has called otherwise is found and kicked by the name of now."""
+        self.bridge()
+        (session,) = self.proxy.registry.find()
+        self.assertEqual(session.identifier, "ann")
+        self.adopt('["*", "%"]', '["n"]')
+        self.assertEqual(self.proxy.registry.kick("a"), 1)
+
     def test_graceTimeIsTheNewOne(self) -> None:
         """A stop after a reload waits as long as the file says now."""
         self.adopt('"20s"', '"1s"')

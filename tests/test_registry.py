@@ -98,6 +98,16 @@ class FindTests(RegistryCase):
         self.assertEqual(self.registry.find(destination="old"), [])
         self.assertEqual(self.registry.find("bob", "new"), [session])
 
+    def test_accountsThatAreCalledOtherwise(self) -> None:
+        """Under new rules for names they are found by the new ones."""
+        a = self.begin("1", "Ann", "old")
+        b = self.begin("2", "ann", "new")
+        c = self.begin("3", None, "old", "smtp")
+        self.registry.rename(str.lower)
+        self.assertEqual(set(self.registry.find(identifier="ann")), {a, b})
+        self.assertEqual(self.registry.find(identifier="Ann"), [])
+        self.assertEqual((a.identifier, a.destination, c.identifier), ("ann", "old", None))
+
     def test_refusedLoginIsForgotten(self) -> None:
         """Back in the dialogue a session belongs to no account."""
         session = self.begin("1", "ann", "old")

@@ -435,7 +435,7 @@ class UnavailableTests(StageCase):
 
     def test_ourOwnBug(self) -> None:
         """What nobody expected is logged as our failure, and temporary to the client."""
-        stage, client = self.enter()
+        stage = self.begin()
         broken: Any = None
         resources = attrs.evolve(stage.runtime.resources, targets=broken)
         stage.runtime = attrs.evolve(stage.runtime, resources=resources)

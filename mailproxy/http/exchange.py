@@ -32,6 +32,7 @@ from mailproxy.identity import redact
 from mailproxy.logs import Logger
 from mailproxy.metrics import LoginResult, Outcome
 from mailproxy.origin import sessionID
+from mailproxy.placement import place
 from mailproxy.registry import ISession
 from mailproxy.resources import Resources
 
@@ -169,50 +170,31 @@ class Exchange:
     # Where it goes
 
     async def _route(self, request: Request, intake: Intake) -> Target:
-        """Find out whose request it is and where that account lives.
+        """Find out whose request it is and where that account lives, by what holds now."""
 
-        An account that is being moved is held first and looked up after; from the answer on the
-        exchange is on file, so that no move can miss it.
-        """
-        resources = self._resources
-        rule = resources.http.match(request.path)
-        if rule is None:
-            raise BadMessage("no route", _NOT_FOUND)
-        if rule.destination is not None:
-            return self._target(None, rule.destination)
-        identifier = await self._identify(request, rule, intake)
-        if identifier is None:
-            return self._target(None, rule.fallback or resources.router.default)
-        await resources.registry.held(identifier)
-        route = await resources.router.route(identifier)
-        self.log.debug(
-            "session {session}: {identifier} goes to {destination} ({ground})",
-            session=self.id,
-            identifier=ascii(identifier),
-            destination=route.destination,
-            ground=route.ground.value,
-        )
-        return self._target(identifier, route.destination)
+        async def whose(resources: Resources) -> tuple[str | None, str]:
+            rule = resources.http.match(request.path)
+            if rule is None:
+                raise BadMessage("no route", _NOT_FOUND)
+            if rule.destination is not None:
+                return None, rule.destination
+            return await self._identify(resources, request, rule, intake), rule.fallback or ""
 
-    async def _identify(self, request: Request, rule: Rule, intake: Intake) -> str | None:
+        self._resources, target = await place(self, self._client.ingress.now, whose)
+        return target
+
+    async def _identify(
+        self, resources: Resources, request: Request, rule: Rule, intake: Intake
+    ) -> str | None:
         """Find the account that a request is for; its body is read only for a route that asks."""
         assert rule.find is not None, "only a route without a destination asks"
-        resources, deadline = self._resources, self._client.deadline
+        deadline = self._client.deadline
         if not rule.needsBody:
             return rule.find(request, b"", resources.rules)
         deadline.begin(resources.http.idle, self._stalled)
         body = await intake.peek(resources.http.bodyCap)
         deadline.end()
         return None if body is None else rule.find(request, body, resources.rules)
-
-    def _target(self, identifier: str | None, destination: str) -> Target:
-        """Put the exchange on file and find the endpoint that serves it."""
-        resources = self._resources
-        resources.registry.routed(self, identifier, destination)
-        target = resources.targets.get((destination, self.protocol))
-        if target is None:
-            raise BackendFailed(Stage.UNSUPPORTED, f"{destination} has no {self.protocol}")
-        return target
 
     # Back to the client
 

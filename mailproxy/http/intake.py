@@ -53,16 +53,19 @@ class Intake:
     async def peek(self, cap: int) -> bytes | None:
         """Read it whole and keep it; None, with what was read kept, when it is longer than `cap`.
 
+        It may be asked for again.
+
         :raises BadMessage: when its framing is broken.
         :raises PeerGone: when the client goes before its end.
         """
         if self._request.framing.length > cap:
             return None
-        if self._request.expects and not self.ended and not self._leg.unread:
+        expects = self._request.expects and not self.continued
+        if expects and not self.ended and not self._leg.unread:
             self.continued = True
             ready = h11.InformationalResponse(status_code=100, reason=b"Continue", headers=[])
             self._leg.send(self._machine.send(ready))
-        parts: list[bytes] = []
+        parts = [self._kept]
         while not self.ended and self.count <= cap:
             parts.append(await self._read())
         self._kept = b"".join(parts)

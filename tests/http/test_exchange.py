@@ -2,6 +2,7 @@
 
 from typing import ClassVar
 
+import attrs
 from twisted.internet.error import ConnectionRefusedError
 from twisted.logger import LogLevel
 from zope.interface.verify import verifyObject
@@ -24,6 +25,7 @@ from tests.stage import NEW_HOST, OLD_HOST
 from tests.support import Segments
 
 HEAD = GET.replace(b"GET", b"HEAD")
+BY_BODY = {"match": "/**", "extract": {"from": "body", "regex": r"is=(\w+)"}}
 OLD_GET = b"GET / HTTP/1.0\r\n" + ANN + b"\r\n"
 
 
@@ -109,6 +111,24 @@ class RouteTests(HTTPCase):
         self.stage.network.advance(10)
         self.assertEqual(self.stage.network.call.host, NEW_HOST)
         self.answer(OK)
+        self.assertEqual(client.take(), OK)
+        self.leave(client)
+
+    def test_holdAndReload(self) -> None:
+        """Who has waited goes by the new routes; a body that was read for the old one is whole."""
+        client = self.open(rules({**BY_BODY, "extract": {"from": "body", "regex": r"was=(\w+)"}}))
+        self.stage.registry.hold("bob", 60)
+        sent = b"was=bob&is=ann&" + b"x" * 3000
+        head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % len(sent)
+        self.send(client, head + sent)
+        self.assertEqual(self.calls, 0)
+        resources = attrs.evolve(self.stage.runtime.resources, http=rules(BY_BODY))
+        self.stage.runtime = attrs.evolve(self.stage.runtime, resources=resources)
+        self.stage.registry.hold("bob", 0)
+        self.stage.network.pump()
+        self.assertEqual(self.stage.network.call.host, OLD_HOST)
+        backend = self.answer(OK)
+        self.assertTrue(bytes(backend.received).endswith(sent))
         self.assertEqual(client.take(), OK)
         self.leave(client)
 

@@ -121,13 +121,28 @@ class ChangeTests(ReloadTestCase):
     """What new sessions see, and what the rest keeps."""
 
     def test_destinationThatMoved(self) -> None:
-        """New sessions go to its new address, those that are there stay where they are."""
+        """Logins go to its new address from now on; those who are in stay where they are."""
         talking = self.greeted("imap")
         self.config["destination"]["legacy"] = behind(self.new)
         self.assertReloaded()
         self.assertEqual(self.home(self.loggedIn(ALICE)), "new")
         self.assertOK(self.logIn(talking, ALICE))
-        self.assertEqual(self.home(talking), "legacy", "it was greeted before")
+        self.assertEqual(self.home(talking), "new", "it was greeted before, and logs in now")
+
+    def test_destinationThatIsNew(self) -> None:
+        """A login that was held meanwhile, and a client that was greeted before, find it."""
+        talking = self.greeted("imap")
+        self.api("POST", "/connections/delay", identifier=ALICE.name, seconds=60)
+        held = self.sendLogin(ALICE)
+        self.config["destination"]["third"] = behind(self.new)
+        self.assertReloaded()
+        self.api("PUT", "/mappings", identifier=ALICE.name, destination="third")
+        self.api("POST", "/connections/delay", identifier=ALICE.name, seconds=0)
+        self.assertOK(held.readUntil(b"l "))
+        self.assertOK(self.logIn(talking, ALICE))
+        self.assertEqual([self.home(held), self.home(talking)], ["new", "new"])
+        placed = [each["destination"] for each in self.connections(identifier=ALICE.name)]
+        self.assertEqual(placed, ["third", "third"])
 
     def test_destinationThatIsGone(self) -> None:
         """Its sessions live, and are listed under its name."""
