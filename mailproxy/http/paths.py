@@ -9,7 +9,7 @@ MAX_SHOWN = 200
 
 
 def shown(path: bytes, identifier: str | None) -> str:
-    """Write a path for a log; a segment that is the account, or holds an address, is redacted."""
+    """Write a path for a log; a segment that holds the account or an address is redacted."""
     segments = [_shown(segment, identifier) for segment in path.split(b"/")]
     text = "/".join(segments)
     return text if len(text) <= MAX_SHOWN else text[:MAX_SHOWN] + "..."
@@ -17,6 +17,6 @@ def shown(path: bytes, identifier: str | None) -> str:
 
 def _shown(segment: bytes, identifier: str | None) -> str:
     name = unquote_to_bytes(segment).decode("utf-8", "backslashreplace")
-    if "@" in name or (identifier and name.lower() == identifier.lower()):
+    if "@" in name or (identifier and identifier.lower() in name.lower()):
         return redact(name)
     return segment.decode("ascii", "backslashreplace")

@@ -59,7 +59,7 @@ class Verdict(enum.Enum):
 
     ACCEPTED = "accepted"
     REFUSED = "refused"
-    TEMPORARY = "temporary"
+    TEMPORARY = "put off"
 
 
 @attrs.frozen

@@ -126,6 +126,16 @@ class ProxyClient(BackendLeg):
         :param initial: in base64.
         """
 
+    def sendInitial(self, command: bytes, initial: bytes, longest: int) -> bool:
+        """Send the command that begins a SASL exchange, and its first message if it fits.
+
+        :param longest: bytes that a line may have, with its end.
+        """
+        whole = b"%b %b\r\n" % (command, initial or b"=")
+        fits = len(whole) <= longest
+        self.send(whole if fits else command + b"\r\n")
+        return fits
+
     @abstractmethod
     async def readStep(self) -> bytes | AuthResult:
         """Read on to the next challenge, in base64 still, or to the answer."""

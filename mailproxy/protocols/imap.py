@@ -40,8 +40,20 @@ _FAREWELLS: Mapping[Refusal, bytes] = {
     Refusal.SHUTDOWN: b"* BYE [UNAVAILABLE] Server shutting down, try again later.",
 }
 
-_REFUSING = frozenset({b"AUTHENTICATIONFAILED", b"AUTHORIZATIONFAILED", b"EXPIRED"})
-"""Response codes of a NO that is about the credentials, as is one without any (RFC 5530, 3)."""
+_TEMPORARY = frozenset(
+    {
+        b"UNAVAILABLE",
+        b"INUSE",
+        b"LIMIT",
+        b"SERVERBUG",
+        b"CLIENTBUG",
+        b"CANNOT",
+        b"CORRUPTION",
+        b"CONTACTADMIN",
+        b"PRIVACYREQUIRED",
+    }
+)
+"""Response codes of a NO that is not about the credentials (RFC 5530, section 3)."""
 
 
 class IMAPServer(ProxyServer):
@@ -315,7 +327,7 @@ def _verdict(response: _Response, preamble: bytes) -> AuthResult:
     elif response.status not in (b"NO", b"BAD"):
         raise ProtocolError("no answer to a login")
     else:
-        refused = response.status == b"NO" and _REFUSING.issuperset(response.code[:1])
+        refused = response.status == b"NO" and _TEMPORARY.isdisjoint(response.code[:1])
         verdict = Verdict.REFUSED if refused else Verdict.TEMPORARY
     return AuthResult(verdict, preamble, response.whole[len(response.mark) + 1 : -2])
 

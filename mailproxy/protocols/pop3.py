@@ -200,12 +200,7 @@ class POP3Client(ProxyClient):
 
     def sendAuthenticate(self, mechanism: bytes, initial: bytes) -> bool:
         """Send AUTH, with the initial response if it fits."""
-        command = b"AUTH %b %b\r\n" % (mechanism, initial or b"=")
-        if len(command) <= _LONGEST_COMMAND:
-            self.send(command)
-            return True
-        self.send(b"AUTH %b\r\n" % mechanism)
-        return False
+        return self.sendInitial(b"AUTH " + mechanism, initial, _LONGEST_COMMAND)
 
     async def readStep(self) -> bytes | AuthResult:
         """Read a challenge or the answer."""

@@ -15,8 +15,10 @@ class ShownTests(SynchronousTestCase):
         self.assertEqual(shown(b"*", None), "*")
 
     def test_accountsAreRedacted(self) -> None:
-        """The account itself, in any case and encoding, and whatever looks like an address."""
+        """The account, in any case and encoding, alone or not, and what looks like an address."""
         self.assertEqual(shown(b"/dav/A%6En/x", "ann"), f"/dav/{redact('Ann')}/x")
+        for name in ("~ann", "ann;v=1", "Ann%boss"):
+            self.assertEqual(shown(b"/x/" + name.encode(), "ann"), f"/x/{redact(name)}")
         found = shown(b"/u/bob%40example.com", None)
         self.assertNotIn("example", found)
         self.assertEqual(found, f"/u/{redact('bob@example.com')}")

@@ -49,6 +49,8 @@ WORDS = ClientWords(
         (b"NO go away", Verdict.REFUSED),
         (b"NO [EXPIRED] old", Verdict.REFUSED),
         (b"NO [AuthorizationFailed] not you", Verdict.REFUSED),
+        (b"NO [ALERT] wrong, and here is why", Verdict.REFUSED),
+        (b"NO [X-OUR-OWN 7] no", Verdict.REFUSED),
         (b"NO [CONTACTADMIN] hm", Verdict.TEMPORARY),
         (b"BAD what?", Verdict.TEMPORARY),
         (b"NO [UNAVAILABLE] later", Verdict.TEMPORARY),
