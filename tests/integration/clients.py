@@ -15,7 +15,7 @@ import attrs
 from tests.integration.dovecot import Account
 from tests.integration.process import requireProgram
 
-PROGRAM_TIMEOUT = 60.0
+PROGRAM_TIMEOUT = 180.0
 """Seconds that one run of a program may take."""
 
 

@@ -33,8 +33,7 @@ class LoginContract(LoginTestCase):
             self.assertEqual((words["rip"], int(words["rport"])), client.socket.getsockname())
             self.assertEqual(words["real_rip"], "127.0.0.1")
             if name == "told":
-                [session] = self.connections(identifier=at(name).name)
-                self.assertEqual(words["session"], session["id"])
+                self.assertEqual(words["session"], self.sessionOf(client)["id"])
             client.close()
 
     def test_aMasterUserIsRoutedByTheMailboxsName(self) -> None:
@@ -170,6 +169,7 @@ class LoginContract(LoginTestCase):
 
     def test_aSessionCanBeKicked(self) -> None:
         """Both of an account's sessions end, another account's does not."""
+        self.assertNobodyIsThere()
         sessions = [self.enter(at("legacy"), front) for front in ("secure", "upgrading")]
         other = self.enter(at("upgraded"))
         answer = self.api("POST", "/connections/kick", identifier=at("legacy").name)
@@ -192,5 +192,5 @@ class LoginContract(LoginTestCase):
             self.api("PUT", "/mappings", destination="open", **query)
             mark = self.servers["open"].log.mark()
             self.api("POST", "/connections/delay", seconds=0, **query)
-            self.assertRegex(answer.result(20), self.dialogue.accepted)
+            self.assertRegex(answer.result(60), self.dialogue.accepted)
         self.loginOn("open", account, mark)

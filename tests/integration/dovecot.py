@@ -213,7 +213,8 @@ def _baseSettings(folder: Path, users: ServerUsers) -> str:
     """Where things are and who does the work; a normal user can neither chroot nor change uid.
 
     A client in IDLE hears of its mail alone: Dovecot's "Still here" comes by the clock, not after
-    minutes of silence, and would stand where a test looks for something else.
+    minutes of silence, and would stand where a test looks for something else. It hears of it soon
+    even where the system gives no more inotify instances.
     """
     group = grp.getgrgid(pwd.getpwnam(users.internal).pw_gid).gr_name
     mailGroup = grp.getgrgid(pwd.getpwnam(users.mail).pw_gid).gr_name
@@ -232,6 +233,7 @@ first_valid_uid = 1
 first_valid_gid = 1
 mail_max_userip_connections = 0
 imap_idle_notify_interval = 0
+mailbox_idle_check_interval = 2 secs
 postmaster_address = postmaster@localhost
 """
     if users.login == users.mail:

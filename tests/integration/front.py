@@ -1,5 +1,6 @@
 """A proxy in front of servers: its configuration, and what tests of the whole have in common."""
 
+import re
 import ssl
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -196,6 +197,12 @@ class ProxyTestCase(SharedServers, SynchronousTestCase):
         found: list[Table] = self.api("GET", "/connections", **query).json()
         return found
 
+    def sessionOf(self, client: LineClient) -> Table:
+        """The live session of a client that came straight to the proxy, among whomever's."""
+        address = "{}:{}".format(*client.socket.getsockname())
+        [found] = [each for each in self.connections() if each["client"] == address]
+        return found
+
     def health(self, name: str) -> Table:
         """What management says of a destination."""
         [found] = [
@@ -223,7 +230,16 @@ class ProxyTestCase(SharedServers, SynchronousTestCase):
         self.assertRegex(reply[-1], rb"\A\S+ NO \[UNAVAILABLE\] ", reply)
         self.assertNotIn(b"AUTHENTICATIONFAILED", b"".join(reply))
 
-    def assertEventually(self, condition: Any, message: str, timeout: float = 10.0) -> None:
+    def assertNobodyIsThere(self) -> None:
+        """Every session is over before long; one ends only after its backend has let go."""
+        self.assertEventually(lambda: not self.connections(), "somebody is still there")
+
+    def assertHearsOfMail(self, client: LineClient) -> None:
+        """A client in IDLE is told of a message, whatever else its server says before that."""
+        while not re.fullmatch(rb"\* \d+ EXISTS", client.readLine()):
+            pass
+
+    def assertEventually(self, condition: Any, message: str, timeout: float = 30.0) -> None:
         """`condition` becomes true in time."""
         self.assertTrue(waitUntil(condition, timeout), message)
 

@@ -19,6 +19,9 @@ PORTS = range(20000, 32000)
 _LISTEN, _ESTABLISHED = "0A", "01"
 """As `/proc/net/tcp` writes them."""
 
+_DEAD = "ZX"
+"""States of a process that does nothing any more: a zombie, and dead."""
+
 _candidates = itertools.cycle(random.sample(PORTS, len(PORTS)))
 
 
@@ -58,11 +61,27 @@ def _states(port: int) -> Iterator[str]:
 
 def isRunning(pid: int) -> bool:
     """Whether the process `pid` exists and is more than a zombie."""
+    return _stateAndGroup(pid)[0] not in _DEAD
+
+
+def processGroup(leader: int) -> list[int]:
+    """The processes that run in the group of `leader`, which need not exist itself any more."""
+    return [
+        pid
+        for pid in (int(path.name) for path in Path("/proc").glob("[0-9]*"))
+        for state, group in [_stateAndGroup(pid)]
+        if group == leader and state not in _DEAD
+    ]
+
+
+def _stateAndGroup(pid: int) -> tuple[str, int]:
+    """A process's state letter and process group, as `proc(5)` has them; `X`, 0 if it is gone."""
     try:
-        state = Path(f"/proc/{pid}/stat").read_text("utf-8").rpartition(")")[2].split()[0]
+        text = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace")
     except (FileNotFoundError, ProcessLookupError):
-        return False
-    return state not in "ZX"
+        return "X", 0
+    state, _, group, *_ = text.rpartition(")")[2].split()
+    return state, int(group)
 
 
 def openFiles(pid: int) -> int:

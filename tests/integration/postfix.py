@@ -93,7 +93,7 @@ class Postfix(ChildServer):
             found.extend(each for each in self.received() if each["Subject"] == subject)
             return bool(found)
 
-        if not waitUntil(search, 15):
+        if not waitUntil(search, 60):
             raise AssertionError(f"no mail about {subject}:\n{self.log.text()[-3000:]}")
         return found[0]
 

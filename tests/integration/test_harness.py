@@ -232,14 +232,21 @@ class TwoDovecotsTests(SharedServers, SynchronousTestCase):
             self.assertIn("a OK Logout completed", done.output)
 
     def test_openFilesFollowConnections(self) -> None:
-        """The login process holds one descriptor more for each connection that is open."""
-        [login] = [
-            pid
-            for pid in processTree(self.new.pid)
-            if b"imap-login" in Path(f"/proc/{pid}/cmdline").read_bytes()
-        ]
-        before = openFiles(login)
-        with LineClient(self.new.imap) as client:
-            client.readLine()
-            self.assertGreater(openFiles(login), before)
+        """The login process holds more descriptors while more connections are open."""
+        with LineClient(self.new.imap) as first, LineClient(self.new.imap) as second:
+            # Dovecot starts it for the first client.
+            first.readLine()
+            [login] = [
+                pid
+                for pid in processTree(self.new.pid)
+                if b"imap-login" in Path(f"/proc/{pid}/cmdline").read_bytes()
+            ]
+            second.readLine()
+            before = openFiles(login)
+            more = [LineClient(self.new.imap) for _ in range(9)]
+            for client in more:
+                self.addCleanup(client.close)
+                client.readLine()
+            # An earlier client's may have gone meanwhile.
+            self.assertGreater(openFiles(login), before + 5)
         self.assertGreater(residentMemory(login), 1_000_000)

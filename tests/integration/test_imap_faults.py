@@ -192,13 +192,18 @@ class BackendFaultTests(ProxyTestCase):
         for name in ("silence", "tlssilence", "loginsilent", "good"):
             mark = self.proxy.log.mark()
             client = self.sendLogin(at(name))
-            found = partial(self.connections, destination=name)
+            address = "{}:{}".format(*client.socket.getsockname())
+            found = partial(self.sessionsOn, name, address)
             self.assertEventually(found, f"no session on {name}")
             client.reset()
-            line = self.proxy.log.waitForLine(f"on {name}, ", since=mark)
+            line = self.proxy.log.waitForLine(f"from {address}: .* on {name}, ", since=mark)
             self.assertRegex(line, r"client_gone \(|bridged \(client closed\)")
             self.assertEqual(found(), [])
             self.assertEventually(partial(self.backendIsLeft, name), f"{name} is held")
+
+    def sessionsOn(self, name: str, address: str) -> list[Table]:
+        """The live sessions of the client at that address on a backend."""
+        return [each for each in self.connections(destination=name) if each["client"] == address]
 
     def backendIsLeft(self, name: str) -> bool:
         """Whether nobody is connected to a backend."""

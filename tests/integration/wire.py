@@ -8,8 +8,8 @@ import ssl
 import struct
 from typing import Self
 
-TIMEOUT = 20.0
-"""Seconds that any single read or write may take."""
+TIMEOUT = 60.0
+"""Seconds that any single read or write may take; a loaded machine needs some for a login."""
 
 
 class Wire:
