@@ -38,7 +38,7 @@ class AbuseTestCase(ProxyTestCase):
 
     @classmethod
     def startServers(cls, stack: ExitStack) -> None:
-        """`hasty` and `hastyup` wait a second for a login, the other listeners thirty."""
+        """`hasty` and `hastyup` wait two seconds for a login, the other listeners thirty."""
         cls.makeAuthority(stack)
         cls.keepSecret(ALICE)
         destinations = {}
@@ -51,8 +51,8 @@ class AbuseTestCase(ProxyTestCase):
         destinations["tlssilence"] = destination(silent.port, "localhost")
         listeners = {
             **standardListeners(),
-            "hasty": listener(preauth_timeout="1s"),
-            "hastyup": listener("starttls", preauth_timeout="1s"),
+            "hasty": listener(preauth_timeout="2s"),
+            "hastyup": listener("starttls", preauth_timeout="2s"),
         }
         config = settings(cls.authority, listeners, destinations)
         config["server"] |= {
@@ -100,28 +100,30 @@ class AbuseTests(AbuseTestCase):
 
     def test_aClientThatSaysNothing(self) -> None:
         """It is told and closed after `preauth_timeout`, before TLS without a word."""
-        for name in ("hasty", "hastyup"):
-            clients = [self.connect(name), self.greeted(name)]
-            clients[0].readLine()
-            for client in clients:
-                started = time.monotonic()
-                self.assertRegex(client.readToEnd(), rb"\A\* BYE [^\r\n]*\r\n\Z")
-                self.assertLess(time.monotonic() - started, 5)
-        self.assertEqual(self.raw("hasty").readToEnd(), b"")
+        fronts, raw = ("hasty", "hastyup"), self.raw("hasty")
+        clients = [self.connect(name) for name in fronts]
+        for client in clients:
+            client.readLine()
+        clients += [self.greeted(name) for name in fronts]
+        started = time.monotonic()
+        for client in clients:
+            self.assertRegex(client.readToEnd(), rb"\A\* BYE [^\r\n]*\r\n\Z")
+        self.assertEqual(raw.readToEnd(), b"")
+        self.assertLess(time.monotonic() - started, 10)
 
     def test_aClientThatKeepsTalkingIsNotForgotten(self) -> None:
-        """Commands do not buy time: from accept to login it is the same second."""
+        """Commands do not buy time: from accept to login they are the same two seconds."""
         client = self.greeted("hasty")
         started = time.monotonic()
-        with contextlib.suppress(EOFError, ConnectionError):
-            while time.monotonic() < started + 10:
+        with contextlib.suppress(EOFError, ConnectionError, ssl.SSLEOFError):
+            while time.monotonic() < started + 20:
                 client.command(b"a NOOP")
-        self.assertLess(time.monotonic() - started, 5)
+        self.assertLess(time.monotonic() - started, 10)
 
     def test_noTLSOnTheTLSPort(self) -> None:
         """Anything but a handshake is closed, and no banner is wasted on it."""
-        for sent in (b"a CAPABILITY\r\n", b"GET / HTTP/1.1\r\n\r\n", b"\0" * 1000, b"\x16\x03\x01"):
-            client = self.raw("hasty", sent)
+        said = (b"a CAPABILITY\r\n", b"GET / HTTP/1.1\r\n\r\n", b"\0" * 1000, b"\x16\x03\x01")
+        for client in [self.raw("hasty", sent) for sent in said]:
             self.assertNotIn(b"* OK", client.readToEnd())
 
     def test_aClientThatReadsNothing(self) -> None:
