@@ -10,7 +10,7 @@ import random
 import re
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 PORTS = range(20000, 32000)
@@ -84,6 +84,14 @@ def _stateAndGroup(pid: int) -> tuple[str, int]:
     return state, int(group)
 
 
+def commandLine(pid: int) -> bytes:
+    """The program and the arguments of the process `pid`, NUL behind each; empty if it is gone."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return b""
+
+
 def openFiles(pid: int) -> int:
     """How many file descriptors the process `pid` holds."""
     return sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir())
@@ -110,12 +118,16 @@ def memoryGrowth(pid: int) -> Iterator[Callable[[], int]]:
 
 
 def processTree(pid: int) -> list[int]:
-    """The process `pid` and all its descendants, parents first; empty when it is gone."""
+    """The process `pid` and all its descendants, parents first; empty when it is gone.
+
+    Whoever comes or goes meanwhile may be in it or not.
+    """
     tasks = Path(f"/proc/{pid}/task")
     if not tasks.exists():
         return []
     tree = [pid]
-    for children in tasks.glob("*/children"):
-        for child in children.read_text("ascii").split():
-            tree += processTree(int(child))
+    for task in tasks.glob("*"):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            for child in (task / "children").read_text("ascii").split():
+                tree += processTree(int(child))
     return tree

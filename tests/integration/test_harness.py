@@ -16,6 +16,7 @@ from tests.integration.certificates import Authority, pinOf
 from tests.integration.dovecot import Dovecot, Options
 from tests.integration.messages import bigMessage, message
 from tests.integration.network import (
+    commandLine,
     openFiles,
     processTree,
     residentMemory,
@@ -236,11 +237,8 @@ class TwoDovecotsTests(SharedServers, SynchronousTestCase):
         with LineClient(self.new.imap) as first, LineClient(self.new.imap) as second:
             # Dovecot starts it for the first client.
             first.readLine()
-            [login] = [
-                pid
-                for pid in processTree(self.new.pid)
-                if b"imap-login" in Path(f"/proc/{pid}/cmdline").read_bytes()
-            ]
+            tree = processTree(self.new.pid)
+            [login] = [pid for pid in tree if b"imap-login" in commandLine(pid)]
             second.readLine()
             before = openFiles(login)
             more = [LineClient(self.new.imap) for _ in range(9)]

@@ -15,7 +15,7 @@ import attrs
 from tests.integration.proxy import PROJECT
 
 _RUN = "import sys; from mailproxy.cli import main; sys.exit(main())"
-PATIENCE = 60.0
+PATIENCE = 240.0
 """Seconds that one command may take."""
 
 
