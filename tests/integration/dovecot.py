@@ -177,6 +177,8 @@ class Dovecot(ChildServer):
 
     def _makeFolders(self) -> None:
         (self.folder / "run").mkdir(mode=0o755, exist_ok=True)
+        # Who is killed while it starts leaves this, and the next one would wait for it in silence.
+        (self.folder / "run" / "instances.lock").unlink(missing_ok=True)
         self._mail.mkdir(mode=0o700, exist_ok=True)
         owner = pwd.getpwnam(self._users.mail)
         os.chown(self._mail, owner.pw_uid, owner.pw_gid)

@@ -118,6 +118,8 @@ class VariantTests(SynchronousTestCase):
             server.wait(0.05)
         self.assertEqual([pid for pid in tree if isRunning(pid)], [])
         server.start()
+        with LineClient(server.imap) as client:
+            client.readLine()  # it listens before it hears signals
         server.signal(signal.SIGTERM)
         self.assertEqual(server.wait(), 0)
 
@@ -146,6 +148,15 @@ class VariantTests(SynchronousTestCase):
         with self.assertRaisesRegex(ServerFailed, "Unknown setting: no_such_setting"):
             self.stack.enter_context(server)
         self.assertFalse(server.folder.exists())
+
+    def test_whatAKilledServerLeftIsNotWaitedFor(self) -> None:
+        """One that is killed while it starts holds a lock; the next start is as quick as any."""
+        server = self.startDovecot(Options())
+        server.kill()
+        (server.folder / "run" / "instances.lock").touch()
+        server.start()
+        with LineClient(server.imap) as client:
+            self.assertTrue(client.readLine(timeout=8).startswith(b"* OK"))
 
     def test_missingLogLineShowsWhatCame(self) -> None:
         """Waiting for a line in vain fails with the lines that were written."""
