@@ -18,8 +18,6 @@ from tests.integration.toml import tomlText
 
 PROJECT = Path(__file__).parents[2]
 
-_RUN = "from twisted.scripts.twistd import run; run()"
-
 
 @attrs.frozen
 class Answer:
@@ -45,6 +43,7 @@ class ProxyProcess(ChildServer):
     Its log is `log`, as for every child; `stop` sends SIGTERM and returns the exit status.
 
     :cvar threads: worker processes where a configuration says one; None: what it says.
+    :cvar program: what the interpreter does: be twistd.
     :param config: the configuration as nested mappings; change `config` and call `start` or
         send SIGHUP after `writeConfiguration` to try another.
     :param arguments: further ones for the plugin (`--demo`, `--log-format json`).
@@ -52,6 +51,7 @@ class ProxyProcess(ChildServer):
     """
 
     threads: ClassVar[int | None] = None
+    program: ClassVar[str] = "from twisted.scripts.twistd import run; run()"
 
     def __init__(
         self,
@@ -88,7 +88,7 @@ class ProxyProcess(ChildServer):
 
     def command(self) -> Sequence[str]:
         """The interpreter that runs the tests, with twistd in the foreground."""
-        twistd = [sys.executable, "-c", _RUN, "-n", "--pidfile=", *self._flags]
+        twistd = [sys.executable, "-c", self.program, "-n", "--pidfile=", *self._flags]
         return [*twistd, "mailproxy", "--config", str(self.configFile), *self._arguments]
 
     def environment(self) -> Mapping[str, str]:
@@ -105,7 +105,7 @@ class ProxyProcess(ChildServer):
         mark = self.output.mark()
         super().start()
         for number in range(self.threads or 0):
-            self.output.waitForLine(f"worker {number + 1} serves", since=mark, timeout=20)
+            self.output.waitForLine(f"worker {number + 1} serves", since=mark, timeout=60)
         return self
 
     def ports(self) -> Sequence[int]:

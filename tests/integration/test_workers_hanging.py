@@ -9,6 +9,7 @@ from typing import Any
 
 from tests.integration.accounts import ALICE
 from tests.integration.fleet import PATIENCE, FleetCase
+from tests.integration.proxy import ProxyProcess
 from tests.integration.scripted import ScriptedServer, wellBehaved
 from tests.integration.tool import Tool
 from tests.integration.wire import LineClient
@@ -18,7 +19,12 @@ SECONDS = 15.0
 
 
 class HangingTests(FleetCase):
-    """One worker of two is stopped."""
+    """One worker of two is stopped, and the parent has less patience than it usually has."""
+
+    def setUp(self) -> None:
+        """Start it so."""
+        self.patch(ProxyProcess, "program", "from tests.integration.hasty import run; run()")
+        super().setUp()
 
     def hang(self, seat: int) -> int:
         """Stop a worker; it goes on at the test's end, if it still is there."""
