@@ -54,7 +54,7 @@ class CutoverTests(WebTestCase):
     def test_requestsInFlightAreListedAndKicked(self) -> None:
         """With account and destination; the client sees its connection end."""
         client = self.waiting()
-        (session,) = self.connections(protocol="http", destination="old")
+        (session,) = self.connections(protocol="http", destination="old", identifier=MOVING.name)
         self.assertEqual(session["identifier"], MOVING.name)
         self.assertEqual((session["listener"], session["destination"]), ("https", "old"))
         address, port = client.socket.getsockname()
@@ -64,9 +64,9 @@ class CutoverTests(WebTestCase):
         self.assertIn("1", kicked.text)
         started = time.monotonic()
         rest = client.readToEnd()
-        self.assertLess(time.monotonic() - started, 5)
+        self.assertLess(time.monotonic() - started, 15)
         self.assertNotIn(b"200 OK", rest)
-        self.assertEqual(self.connections(), [])
+        self.assertEventually(lambda: not self.connections(), "it is still on file")
         self.assertEqual(self.askMoving(other), "old")
 
     def test_aConnectionBetweenRequestsIsNoSession(self) -> None:
@@ -99,18 +99,22 @@ class CutoverTests(WebTestCase):
         client, again = self.waiting(), self.web()
         running = tool.start("cutover", MOVING.name, "new", "--wait", "20")
         client.readToEnd()
-        again.sendRequest("/wait?seconds=2", Authorization=basic(MOVING))
+        again.sendRequest("/events?seconds=30", Authorization=basic(MOVING))
         done = tool.finish(running)
         self.assertEqual((done.status, done.err), (0, ""), done)
         self.assertRegex(done.out, r"old -> new: moved \(1 session ended; next session there after")
-        self.assertFrom("new", again.answer())
+        self.assertFrom("new", again.head())
 
     def test_aReloadTakesNewRoutes(self) -> None:
         """An old connection's next request follows them; the one in flight is not disturbed."""
         client, busy = self.web(), self.web()
         self.assertFrom("old", client.ask("/rerouted/x", Authorization=basic(OLD)))
+        address, port = busy.socket.getsockname()
         busy.sendRequest("/wait?seconds=1", Authorization=basic(OLD))
-        self.assertEventually(lambda: len(self.connections()) == 1, "it is not on file")
+        self.assertEventually(
+            lambda: [each["client"] for each in self.connections()] == [f"{address}:{port}"],
+            "it is not on file",
+        )
         self.changeRoutes([{"match": "/rerouted/**", "destination": "new"}, byAuthorization()])
         self.assertFrom("new", client.ask("/rerouted/x", Authorization=basic(OLD)))
         self.assertFrom("new", self.web().ask("/rerouted/x", Authorization=basic(OLD)))

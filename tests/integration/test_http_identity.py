@@ -5,6 +5,7 @@ import time
 from contextlib import ExitStack
 from typing import ClassVar
 
+from mailproxy.listener import HEADER_PATIENCE
 from tests.integration.accounts import STRANGER, VIP, at
 from tests.integration.front import Table, reaching
 from tests.integration.house import SOMEBODY
@@ -97,18 +98,23 @@ class IdentityTests(ExchangeTestCase):
     def test_aHeaderMayBeLeftOut(self) -> None:
         """Where it is optional a trusted peer without one is served at once, as itself; a header
         of anybody else is no TLS."""
-        started = time.monotonic()
         for preface, source, peer in (
             (proxyHeader(STRANGER, VIP), "127.0.0.1", "192.0.2.7"),
             (b"", "127.0.0.1", "127.0.0.1"),
             (b"", SOMEBODY, SOMEBODY),
         ):
-            client = self.web("perhaps", preface=preface, source=source)
-            answer = client.ask("/x", Authorization=OLD)
-            self.assertEqual((answer.header("x-peer") or "").rpartition(":")[0], peer)
-        self.assertLess(time.monotonic() - started, 1)
+            quickest = min(self.served(preface, source, peer) for _ in range(3))
+            self.assertLess(quickest, HEADER_PATIENCE)
         with self.assertRaises((OSError, EOFError)):
             self.web("perhaps", preface=proxyHeader(STRANGER, VIP), source=SOMEBODY)
+
+    def served(self, preface: bytes, source: str, peer: str) -> float:
+        """Ask by the listener `perhaps`, be told as that peer; how many seconds it took."""
+        started = time.monotonic()
+        with self.web("perhaps", preface=preface, source=source) as client:
+            answer = client.ask("/x", Authorization=OLD)
+        self.assertEqual((answer.header("x-peer") or "").rpartition(":")[0], peer)
+        return time.monotonic() - started
 
     def test_withoutAHeaderNothingIsTold(self) -> None:
         """Nothing is told; a client's connection is its own all the same."""

@@ -9,6 +9,8 @@ from tests.integration.web import requestBytes
 from tests.integration.website import ExchangeTestCase, basic
 
 OLD, NEW, SCRIPTED = basic(at("old")), basic(at("new")), basic(at("scripted"))
+SOON = 15.0
+"""Seconds; every limit is a second here, and half a minute at least where nobody sets it."""
 
 
 class LimitTests(ExchangeTestCase):
@@ -39,11 +41,11 @@ class LimitTests(ExchangeTestCase):
     def test_anIdleConnectionIsClosed(self) -> None:
         """Without a word, after its time and not before."""
         client = self.web()
-        self.assertFrom("old", client.ask("/x", Authorization=OLD))
         started = time.monotonic()
+        self.assertFrom("old", client.ask("/x", Authorization=OLD))
         self.assertEqual(client.readToEnd(), b"")
-        self.assertGreater(time.monotonic() - started, 0.8)
-        self.assertLess(time.monotonic() - started, 6)
+        self.assertGreater(time.monotonic() - started, 0.9)
+        self.assertLess(time.monotonic() - started, SOON)
 
     def test_whoSaysNothingIsClosed(self) -> None:
         """Without a word; who begins and does not end is told 408."""
@@ -73,7 +75,7 @@ class LimitTests(ExchangeTestCase):
         client = self.web()
         client.sendRequest("/wait?seconds=30", Authorization=OLD)
         self.assertOurs(504, client.answer())
-        self.assertLess(time.monotonic() - started, 8)
+        self.assertLess(time.monotonic() - started, SOON)
         cut = self.web()
         cut.sendRequest("/events?seconds=30", Authorization=OLD)
         self.assertEqual(cut.head().status, 200)
@@ -85,7 +87,7 @@ class LimitTests(ExchangeTestCase):
         client = self.web()
         client.sendRequest("/a", "POST", Authorization=SCRIPTED, Content_Length="100")
         client.readToEnd()
-        self.assertLess(time.monotonic() - started, 8)
+        self.assertLess(time.monotonic() - started, SOON)
         self.assertEventually(lambda: self.scripted.active == 0, "the backend is still held")
 
     def test_aReaderThatStopsIsCut(self) -> None:
@@ -94,8 +96,8 @@ class LimitTests(ExchangeTestCase):
         self.old.putZeros("big", 50_000_000)
         client.sendRequest("/files/big", Authorization=OLD)
         self.assertEqual(client.head().status, 200)
-        self.assertEqual(len(self.connections()), 1)
-        self.assertEventually(lambda: not self.connections(), "it stays", timeout=6)
+        self.assertTrue(self.connections())
+        self.assertEventually(lambda: not self.connections(), "it stays", timeout=SOON)
         self.assertLess(len(client.readToEnd()), 50_000_000)
 
     def test_aReaderThatIsSlowIsNotCut(self) -> None:

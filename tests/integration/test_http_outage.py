@@ -11,8 +11,8 @@ from tests.integration.web import Message
 from tests.integration.website import BOB, WebTestCase, basic
 
 OLD, NEW = basic(at("old")), basic(at("new"))
-TIMEOUT = 1.0
-"""Seconds that a lookup may take."""
+TIMEOUT, GRACE = 1.0, 5.0
+"""Seconds that a lookup may take; and for all else, on a machine that is busy."""
 
 
 class StoreCase(WebTestCase):
@@ -91,7 +91,7 @@ class RefusingTests(StoreCase):
         try:
             started = time.monotonic()
             self.assertRefused(self.web().ask("/x", Authorization=basic(at("new", BOB))))
-            self.assertLess(time.monotonic() - started, TIMEOUT + 2)
+            self.assertLess(time.monotonic() - started, TIMEOUT + GRACE)
         finally:
             self.server.resume()
         self.assertHeals(basic(at("new", BOB)))
@@ -123,7 +123,7 @@ class BackendTests(WebTestCase):
     def configuration(cls) -> Table:
         """Three failures open the circuit for a short time."""
         config = super().configuration()
-        config["server"] |= {"backend_timeout": "1s", "host_down_threshold": 3}
+        config["server"] |= {"backend_timeout": "2s", "host_down_threshold": 3}
         config["server"] |= {"host_down_min_clients": 0, "host_down_cooldown": "2s"}
         config["http"]["relay_idle"] = "2s"
         return config
@@ -160,7 +160,7 @@ class BackendTests(WebTestCase):
             for each in (client, self.web()):
                 started = time.monotonic()
                 self.assertOurs(504, each.ask("/x", Authorization=NEW))
-                self.assertLess(time.monotonic() - started, 5)
+                self.assertLess(time.monotonic() - started, 8, "it has taken a default")
             self.assertFrom("old", self.web().ask("/x", Authorization=OLD))
         finally:
             self.new.resume()

@@ -4,6 +4,7 @@ The backend reads as the standard writes it; what it cannot read so, it keeps as
 """
 
 import re
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -135,12 +136,13 @@ class RequestTests(WebTestCase):
     def run_(self, batch: list[tuple[int, Shape]]) -> list[Result]:
         """Send each over a connection of its own; what came of them."""
         self.recorder.forget()
-        clients = [self.web() for _ in batch]
-        for client, (number, shape) in zip(clients, batch, strict=True):
+        ends = []
+        for number, shape in batch:
+            client = self.web()
             client.send(_numbered(shape.sent, number))
-        ends = [_Listening(client) for client in clients]
+            ends.append(_Listening(client))
         waitUntil(lambda: all(each.settled() for each in ends), 20)
-        time.sleep(0.2)
+        time.sleep(0.2)  # for a second answer, or a request that follows, where there is one
         results = []
         for end, (number, shape) in zip(ends, batch, strict=True):
             end.settled()
@@ -175,11 +177,17 @@ class RequestTests(WebTestCase):
 
     def test_aBodyThatBreaksOffIsNotMadeUp(self) -> None:
         """A client that leaves in its body takes the backend connection with it."""
+        arrived = threading.Event()
+
+        def note(peer: Peer, head: Message) -> bool:
+            arrived.set()
+            return True
+
+        self.recorder.early = note
         client = self.web()
         client.sendRequest("/broken", "POST", Content_Length="1000")
         client.send(b"x" * 10)
-        self.assertEventually(lambda: self.scripted.active > 0, "nothing arrives")
-        time.sleep(0.1)
+        self.assertTrue(arrived.wait(20), "nothing arrives")
         client.close()
         self.assertEventually(lambda: bool(self.recorder.unfinished), "it goes on")
         self.assertEqual(self.web().ask("/next").body, b"/next\n")
@@ -233,7 +241,7 @@ class _Listening:
         self.client, self.said, self.closed = client, b"", False
 
     def settled(self) -> bool:
-        """Read what has come; whether there is an answer or an end."""
+        """Read what has come; whether the connection has ended, or may stay behind its answer."""
         self.client.socket.settimeout(0.001)
         try:
             while not self.closed:
@@ -243,7 +251,7 @@ class _Listening:
             pass
         except OSError:
             self.closed = True
-        return self.closed or bool(re.search(rb"^HTTP/1\.1 [2-5]", self.said, re.MULTILINE))
+        return self.closed or bool(re.search(rb"^HTTP/1\.1 2", self.said, re.MULTILINE))
 
 
 def _numbered(data: bytes | None, number: int) -> bytes:

@@ -46,7 +46,7 @@ class WebSocketTests(WebTestCase):
     def configuration(cls) -> Table:
         """Time for those who are in the middle of something when the proxy stops."""
         config = super().configuration()
-        config["server"]["shutdown_grace"] = "2s"
+        config["server"]["shutdown_grace"] = "3s"
         return config
 
     def open(self, path: str = "/ws") -> ClientConnection:
@@ -92,7 +92,12 @@ class WebSocketTests(WebTestCase):
         client = self.open()
         client.send(b"x" * 1000)
         client.recv(timeout=20)
-        (session,) = self.connections(identifier=CHAT.name)
+        address, port = client.socket.getsockname()
+        (session,) = (
+            each
+            for each in self.connections(identifier=CHAT.name)
+            if each["client"] == f"{address}:{port}"
+        )
         self.assertEqual((session["destination"], session["protocol"]), ("chat", "http"))
         self.assertGreater(session["bytes_received"], 1000)
         self.assertGreater(session["bytes_sent"], 1000)
@@ -103,7 +108,7 @@ class WebSocketTests(WebTestCase):
         self.api("POST", "/connections/kick", identifier=CHAT.name)
         with self.assertRaises(ConnectionClosed):
             client.recv(timeout=20)
-        self.assertEqual(self.connections(), [])
+        self.assertEventually(lambda: not self.connections(), "the session stays")
         self.proxy.log.waitForLine("on chat, kicked")
 
     def test_aDeadServerEndsIt(self) -> None:
@@ -131,12 +136,11 @@ class WebSocketTests(WebTestCase):
         self.proxy.signal(signal.SIGTERM)
         self.addCleanup(self.proxy.start)
         self.assertEqual(idle.readToEnd(), b"")
-        self.assertLess(time.monotonic() - started, 1.5)
         client.send("still here")
         self.assertEqual(client.recv(timeout=20), "still here")
         with self.assertRaises(ConnectionClosed):
             client.recv(timeout=20)
         self.assertEqual(self.proxy.wait(), 0)
-        self.assertGreater(time.monotonic() - started, 1.5)
-        self.assertLess(time.monotonic() - started, 10)
+        self.assertGreater(time.monotonic() - started, 2.5)
+        self.assertLess(time.monotonic() - started, 15)
         self.proxy.log.waitForLine("on chat, .*shutdown")
