@@ -91,7 +91,7 @@ class DeathTests(FleetCase):
 
     def test_underLoad(self) -> None:
         """Clients that come all the time are served or cut, never left waiting."""
-        served, cut, stopping = [0], [0], threading.Event()
+        served, cut, wrong, stopping = [0], [0], list[str](), threading.Event()
 
         def come() -> None:
             while not stopping.is_set():
@@ -100,6 +100,8 @@ class DeathTests(FleetCase):
                         client.readLine()
                         self.assertOK(self.logIn(client, ALICE))
                     served[0] += 1
+                except (TimeoutError, AssertionError) as error:
+                    wrong.append(repr(error))
                 except (EOFError, OSError):
                     cut[0] += 1
 
@@ -109,12 +111,15 @@ class DeathTests(FleetCase):
         try:
             for _ in range(2):
                 time.sleep(0.5)
-                os.kill(self.workers()[0], signal.SIGKILL)
+                victim = self.workers()[0]
+                os.kill(victim, signal.SIGKILL)
+                self.assertEventually(lambda pid=victim: pid not in self.workers(), "it lives")
                 self.assertServing(2)
         finally:
             stopping.set()
             for thread in threads:
                 thread.join()
+        self.assertEqual(wrong, [])
         self.assertGreater(served[0], 20)
         self.assertLess(cut[0], 40)
 
