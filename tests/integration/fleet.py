@@ -7,7 +7,7 @@ from tests.integration.lifecycle import LifecycleTestCase
 from tests.integration.proxy import ProxyProcess
 from tests.integration.wire import LineClient
 
-PATIENCE = 20.0
+PATIENCE = 40.0
 """Seconds for a worker to be there again; a loaded machine needs some for each interpreter."""
 
 

@@ -22,8 +22,9 @@ from unittest import SkipTest
 from tests.integration.network import isListening, processGroup
 
 START_TIMEOUT = 60.0
-STOP_TIMEOUT = 60.0
-"""Seconds; generous, as a loaded machine must not fail a test."""
+STOP_TIMEOUT = 25.0
+"""Seconds; generous, as a loaded machine must not fail a test. The second one is less than the
+half minute after which a proxy with a grace time of a minute begins to cut its sessions."""
 
 _SYSTEM_FOLDERS = ("/usr/sbin", "/sbin", "/usr/local/sbin")
 _PACKAGES = frozenset(Path(__file__).with_name("packages.txt").read_text("ascii").split())

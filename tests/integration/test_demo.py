@@ -32,7 +32,7 @@ T = TypeVar("T")
 def opened(port: int, certificate: Path, login: str) -> Iterator[imaplib.IMAP4_SSL]:
     """Verify the server's certificate, log in as `name:password` and open INBOX. Blocks."""
     context = ssl.create_default_context(cafile=str(certificate))
-    with imaplib.IMAP4_SSL("127.0.0.1", port, ssl_context=context, timeout=10) as client:
+    with imaplib.IMAP4_SSL("127.0.0.1", port, ssl_context=context, timeout=30) as client:
         client.login(*login.split(":"))
         client.select("INBOX", readonly=True)
         yield client
@@ -109,7 +109,7 @@ class DemoProcess(ChildServer):
 
     def printed(self) -> str:
         """What it says when it runs."""
-        self.output.waitForLine("Stop with Control-C", timeout=20)
+        self.output.waitForLine("Stop with Control-C", timeout=60)
         return self.output.text()
 
 

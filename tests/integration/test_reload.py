@@ -27,6 +27,9 @@ CAROL = attrs.evolve(ALICE, name="carol@example.org")
 """Who comes and goes all the time."""
 
 RELOADS, SLEEPERS = 500, 6
+THREADS = 10
+"""As many as the reactor's pool has at most: how many of them there are is a matter of haste."""
+
 MOST_GROWTH = 12_000_000
 """Bytes that the proxy may grow by meanwhile; if no runtime were given up, it would be 30 MB."""
 
@@ -365,7 +368,7 @@ class StormTests(ReloadTestCase):
             self.storm(RELOADS)
             self.assertLess(growth(), MOST_GROWTH)
         self.assertEventually(lambda: openFiles(self.proxy.pid) <= before, "files are left")
-        self.assertLessEqual(self.threads(), threads)
+        self.assertLess(self.threads(), threads + THREADS)
         self.assertEventually(
             lambda: len(self.connections()) == SLEEPERS + 1, "not the sessions that should be there"
         )
