@@ -27,6 +27,9 @@ T = TypeVar("T")
 
 LINES = 1_000_000
 LOAD_SECONDS, LOAD_MEGABYTES = 3.0, 250.0
+SLOWER = 4.0
+"""Where a machine is too slow for those seconds: how many times what Python's own reading costs."""
+
 KILLS = 200
 WRITERS, CALLERS = 1000, 50
 
@@ -38,7 +41,9 @@ started = time.process_time()
 content = TableFile(Path(sys.argv[1])).read()
 seconds = time.process_time() - started
 [peak] = re.findall(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())
-print(len(content.entries), seconds, int(peak) / 1024)
+started = time.process_time()
+plain = dict(line.split() for line in open(sys.argv[1]))
+print(len(content.entries), seconds, int(peak) / 1024, time.process_time() - started)
 """
 
 
@@ -46,7 +51,10 @@ class ScaleTests(SynchronousTestCase):
     """A file of a million lines."""
 
     def test_aMillionLines(self) -> None:
-        """They are read within 3 s of computing, by a process that never has 250 MB."""
+        """They are read within 3 s of computing, by a process that never has 250 MB.
+
+        A machine that is slow, or busy, has in proportion more.
+        """
         path = Path(self.mktemp())
         with path.open("w") as file:
             for number in range(LINES):
@@ -58,9 +66,9 @@ class ScaleTests(SynchronousTestCase):
             text=True,
             env={**os.environ, "PYTHONPATH": str(PROJECT)},
         )
-        entries, seconds, megabytes = map(float, done.stdout.split())
+        entries, seconds, megabytes, plain = map(float, done.stdout.split())
         self.assertEqual(entries, LINES)
-        self.assertLess(seconds, LOAD_SECONDS)
+        self.assertLess(seconds, max(LOAD_SECONDS, SLOWER * plain))
         self.assertLess(megabytes, LOAD_MEGABYTES)
 
 
