@@ -106,7 +106,7 @@ class ReloadTestCase(ProxyTestCase):
     def assertUndisturbed(self) -> None:
         """The bystander's session lives on the server where it began."""
         self.legacy.deliver(BOB.name, message("for the bystander"))
-        self.assertTrue(self.bystander.readLine().endswith(b" EXISTS"))
+        self.assertHearsOfMail(self.bystander)
 
     def shownTo(self, client: LineClient) -> bytes:
         """The certificate that a client was shown."""
@@ -374,7 +374,7 @@ class StormTests(ReloadTestCase):
         )
         self.legacy.deliver(ALICE.name, message("good morning"))
         for client in sleepers:
-            self.assertTrue(client.readLine().endswith(b" EXISTS"))
+            self.assertHearsOfMail(client)
 
     def threads(self) -> int:
         """How many threads the proxy has."""
