@@ -161,12 +161,12 @@ class AdoptionTests(ReloadCase):
         self.ask(client, LOGIN)
         self.assertEqual(self.network.call.host, "203.0.113.9")
 
-    def test_runningDialogueKeepsItsConfiguration(self) -> None:
-        """Who was greeted by the old configuration is routed by it."""
+    def test_runningDialogueIsRoutedByTheNewOne(self) -> None:
+        """Who was greeted by the old configuration and logs in now goes where its account is now."""
         client = self.enter()
         self.reload(("203.0.113.1", "203.0.113.9"))
         self.ask(client, LOGIN)
-        self.assertEqual(self.network.call.host, "203.0.113.1")
+        self.assertEqual(self.network.call.host, "203.0.113.9")
 
     def test_bridgesLiveOn(self) -> None:
         """A bridge does not notice that its destination has gone from the file."""

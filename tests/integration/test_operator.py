@@ -154,7 +154,7 @@ class CutOverTests(OperatorCase):
         last = done.out.splitlines()[-1]
         self.assertRegex(last, r"\A200 accounts: .*[0-9]+ not tried\Z")
         moved = [name for name, home in self.table().items() if home == "new"]
-        self.assertEqual(len(re.findall(": moved", done.out)), len(moved))
+        self.assertEqual(len(re.findall(": moved", done.out)), len(moved), done)
         self.assertLess(len(moved), 200)
 
     def test_controlCPutsTheAccountBack(self) -> None:
