@@ -117,7 +117,7 @@ PURE = (
     "protocols.grammar",
     "health",
 )
-NAMES_REACTOR = ("tap", "worker", "cli")
+NAMES_REACTOR = ("tap", "worker", "cli", "cli.local")
 PROTOCOL_WORDS = {"imap", "pop3", "managesieve", "sieve", "submission", "smtp", "lmtp", "http"}
 STORE_WORDS = {"redis", "sql", "sqlite", "postgres", "postgresql", "mysql", "adbapi", "file"}
 FUNCTION_LINES, FILE_LINES = 40, 400

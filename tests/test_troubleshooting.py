@@ -15,6 +15,7 @@ from mailproxy.config import warnings
 from mailproxy.config.bind import SocketAddress
 from mailproxy.errors import ConfigError
 from mailproxy.management.api import CALLS
+from mailproxy.mapping.plugins import makePluginSource
 from mailproxy.origin import Address
 from mailproxy.protocols.client import ClientSettings
 from mailproxy.sockets import bindSockets
@@ -98,6 +99,12 @@ class StartTests(PageCase, ConfigTestCase):
         """Redis is chosen, and nothing says where it is."""
         found = self.problem(('source = "file"', 'source = "redis"'))
         self.assertPromised("mapping.redis: missing", found)
+
+    def test_missingPlugin(self) -> None:
+        """A source that nobody has installed."""
+        error = self.assertRaises(ConfigError, makePluginSource, "mine", {}, None)
+        self.assertPromised('there is no mapping plugin "..."', str(error))
+        self.assertIn("installed are: ", str(error))
 
     def test_mappingToNowhere(self) -> None:
         """A destination that is not declared, by file and line."""

@@ -4,6 +4,7 @@ import argparse
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import cast
 
 import attrs
 
@@ -11,7 +12,9 @@ from mailproxy.cli.output import Terminal
 from mailproxy.cli.place import CONFIG_VARIABLE
 from mailproxy.config import Config, load, warnings
 from mailproxy.config.load import unmatchedInFile
+from mailproxy.config.model import SourceKind
 from mailproxy.errors import ConfigError
+from mailproxy.sources import ProxyReactor, SourceMaker, makeThread
 from mailproxy.tls import BackendOptions, BackendTLS, ServerTLS
 
 __all__ = ["Findings", "check", "schema"]
@@ -60,6 +63,7 @@ def _examine(path: Path, environment: Mapping[str, str]) -> Findings:
     try:
         config = load(path, environment)
         found = _tryTLS(config)
+        _trySource(config)
     except ConfigError as error:
         return Findings(error.problems)
     return Findings((), [*warnings(config), *found, *unmatchedInFile(config)])
@@ -74,6 +78,18 @@ def _tryTLS(config: Config) -> list[str]:
     for destination in config.destination.values():
         BackendTLS(BackendOptions.fromConfig(destination, config.tls.protocols))
     return server.warnings
+
+
+def _trySource(config: Config) -> None:
+    """Make the mapping source that a start would make: its driver or plugin may be missing.
+
+    It is not started, so no store is asked. A mapping file has been read by now.
+    """
+    if config.mapping.kind is not SourceKind.FILE:
+        from twisted.internet import reactor as globalReactor
+
+        reactor = cast(ProxyReactor, globalReactor)
+        SourceMaker(reactor, makeThread(reactor)).make(config)
 
 
 def schema(arguments: argparse.Namespace, terminal: Terminal) -> int:

@@ -6,6 +6,7 @@ thread. Every statement is bound by the server: no identifier ever becomes part 
 
 import math
 import os
+import re
 import socket
 import sqlite3
 import ssl
@@ -98,6 +99,7 @@ class PostgreSQLDriver:
                     "/DATABASE[?PARAMETERS], special characters in the password as %XX"
                 ]
             ) from None
+        _checkPorts(str(parts.get("port", "")))
         self.name = f"PostgreSQL at {parts.get('host', 'localhost')} port {parts.get('port', 5432)}"
         self._psycopg, self._url = psycopg, url
         self._options = {
@@ -135,6 +137,16 @@ class PostgreSQLDriver:
             socket.socket(fileno=os.dup(connection.fileno())) as twin,
         ):
             twin.shutdown(socket.SHUT_RDWR)
+
+
+def _checkPorts(ports: str) -> None:
+    """Refuse what libpq refuses at each connection only: one port or several, or none for 5432.
+
+    :raises ConfigError: for a port that is none.
+    """
+    for port in filter(None, ports.split(",")):
+        if not re.fullmatch(" *[0-9]{1,5} *", port) or not 1 <= int(port) <= 65535:
+            raise ConfigError([f"{KEY}: the port must be a number from 1 to 65535"])
 
 
 _GOING_DOWN = frozenset({1053, 1152, 1184, 1927, 3169, 4031})

@@ -84,5 +84,7 @@ class IMappingPlugin(Interface):
     def makeSource(options: Mapping[str, Any], reactor: Any) -> IMappingSource:
         """Make a source; raises `ConfigError` when the options are not as they must be.
 
+        Opens nothing: a configuration that is only checked has its source made, too.
+
         :param options: the configuration's `[mapping.plugin]` table, empty when there is none.
         """

@@ -70,6 +70,35 @@ class CheckTests(CommandTestCase):
         self.assertEqual(status, 1)
         self.assertIn("tls.certificate.main: ", err)
 
+    def stored(self, kind: str, tables: str = "") -> str:
+        """Return the path of a configuration whose accounts are in such a store."""
+        path = Path(self.sound())
+        source = f'source = "{kind}"\n{tables}'
+        path.write_text(re.sub('(?m)^source = "file"$', source, path.read_text()))
+        return str(path)
+
+    def test_aSourceThatCannotBeMadeIsFoundToo(self) -> None:
+        """A plugin that is not there, a file that the driver reads; in the words of the start."""
+        url = "mysql://u:hush@h/d?ssl-ca=/nonexistent"
+        table = f'sql.url = "{url}"\nsql.query = "SELECT ?"'
+        for kind, tables, words in (
+            ("plugin:foo", "", 'mapping.source: there is no mapping plugin "foo"'),
+            ("sql", table, "mapping.sql.url: ssl-ca"),
+        ):
+            status, out, err = self.command("check", self.stored(kind, tables))
+            self.assertEqual((status, out), (1, ""))
+            self.assertTrue(err.startswith(words), err)
+
+    def test_storesAreNotAsked(self) -> None:
+        """A source that is made is no problem, whether its store answers or not."""
+        for kind, url, more in (
+            ("redis", "rediss://127.0.0.1:1", ""),
+            ("sql", "postgres://u:p@127.0.0.1:1/d", 'sql.query = "SELECT $1"'),
+            ("sql", "sqlite:///nonexistent/x.db", 'sql.query = "SELECT ?"'),
+        ):
+            path = self.stored(kind, f'{kind}.url = "{url}"\n{more}')
+            self.assertEqual(self.command("check", path), (0, f"{path}: no problems found\n", ""))
+
     def test_everyProblemHasItsLine(self) -> None:
         """Each mistake is one line on standard error, and the status is 1."""
         status, out, err = self.command("check", self.broken())

@@ -64,6 +64,17 @@ class ChoiceTests(SynchronousTestCase):
             self.assertNotIn(SECRET, str(error))
             self.assertTrue(error.__suppress_context__)
 
+    def test_badPostgreSQLPortIsRefused(self) -> None:
+        """libpq would take it, and refuse each connection."""
+        for port in ("notaport", "0", "70000", "1_0", "1,x"):
+            url = f"postgres://u:hush@h/d?port={port}"
+            [problem] = self.assertRaises(ConfigError, makeDriver, url, 5.0).problems
+            self.assertEqual(
+                problem, "mapping.sql.url: the port must be a number from 1 to 65535", port
+            )
+        for place in ("h", "h:", "h:%205432", "h:1,i:2", "h,i:2"):
+            makeDriver(f"postgres://{place}/d", 5.0)
+
     def test_connectingIsBounded(self) -> None:
         """In whole seconds for libpq, which takes no less than two."""
         for timeout, seconds in ((0.5, 2), (3.2, 4), (10.0, 10)):
