@@ -56,12 +56,14 @@ def _chosen(named: Sequence[str], file: str | None) -> list[str]:
 def readIdentifiers(file: str) -> list[str]:
     """Read identifiers, one a line; blank lines and those that begin with `#` are passed over.
 
+    The mark that some editors put before the first line is none of it.
+
     :param file: a path; `-` is standard input.
     :raises BadUsage: when it cannot be read, or a line holds more than an identifier.
     """
     try:
         data = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
-        lines = data.decode("utf-8").splitlines()
+        lines = data.decode("utf-8-sig").splitlines()
     except OSError as error:
         raise BadUsage(f"cannot read {file}: {error.strerror}") from error
     except UnicodeDecodeError as error:

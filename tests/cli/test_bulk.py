@@ -30,6 +30,11 @@ class FileTests(ProxyCase):
         path = self.write("# staff\n\n ann@example.org \r\nbjörn\n  # more\n\tzoe".encode())
         self.assertEqual(readIdentifiers(path), ["ann@example.org", "björn", "zoe"])
 
+    def test_aByteOrderMarkIsNoLetter(self) -> None:
+        """Some editors write one; the mapping file may have it, too."""
+        path = self.write(b"\xef\xbb\xbfnina\nzoe\n")
+        self.assertEqual(readIdentifiers(path), ["nina", "zoe"])
+
     def test_whatIsNoListIsRefused(self) -> None:
         """A mapping file has two words in a line: its destinations are no accounts."""
         for content, word in {b"# x\nann new\n": ":2:", b"\xff\n": "UTF-8"}.items():
