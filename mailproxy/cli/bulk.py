@@ -86,13 +86,15 @@ class Crew:
 
     :ivar reports: what has become of those that were begun, in the order of their ends.
     :ivar waiting: those that were not begun.
+    :ivar isStopped: whether no further one is begun.
     """
 
     def __init__(self, job: Job, plan: Plan, identifiers: Sequence[str]) -> None:
         self.reports: list[Report] = []
         self.waiting = deque(identifiers)
+        self.isStopped = False
         self._job, self._plan = job, plan
-        self._stopped = False
+        self._accounts: set[str] = set()
 
     @property
     def isDone(self) -> bool:
@@ -113,7 +115,7 @@ class Crew:
         try:
             await _onlooker(everybody)
         except CancelledError:
-            self._stopped = True
+            self.isStopped = True
             self._job.output.warn("stopping: accounts under way are put in order first")
         for succeeded, result in await everybody:
             if not succeeded:
@@ -121,14 +123,19 @@ class Crew:
 
     async def _work(self, progress: Progress) -> None:
         """Move one account after the other."""
-        while self.waiting and not self._stopped:
+        while self.waiting and not self.isStopped:
             identifier = self.waiting.popleft()
             client, clock = self._job.client, self._job.clock
-            move = CutOver(client, clock, self._plan, identifier, lambda: self._stopped)
-            report = await move.run()
+            report = await CutOver(client, clock, self._plan, identifier, self).run()
             self.reports.append(report)
-            self._stopped = self._stopped or report.fatal is not None
+            self.isStopped = self.isStopped or report.fatal is not None
             progress.done(_tell(report, self._plan))
+
+    def claim(self, account: str) -> bool:
+        """Take an account, by its normalized identifier; false if it is taken: it has two names."""
+        isFree = account not in self._accounts
+        self._accounts.add(account)
+        return isFree
 
 
 def _onlooker(work: Deferred[T]) -> Deferred[None]:
@@ -146,9 +153,10 @@ def _onlooker(work: Deferred[T]) -> Deferred[None]:
 
 def _tell(report: Report, plan: Plan) -> Line:
     """Say in a line what has become of an account."""
-    mark = {Result.MOVED: good, Result.ALREADY: dim}.get(report.result, bad)
+    idle = report.result in (Result.ALREADY, Result.REPEATED)
+    mark = dim if idle else good if report.result is Result.MOVED else bad
     parts = [report.identifier, ": "]
-    if report.origin is not None and report.result is not Result.ALREADY:
+    if report.origin is not None and not idle:
         parts.append(f"{report.origin} -> {report.destination}: ")
     details = [*report.problems]
     if report.result is Result.MOVED and not report.problems:

@@ -9,7 +9,7 @@ Knows one account and the calls; must not know what else is moved, or how it is 
 """
 
 import enum
-from collections.abc import Callable
+from typing import Protocol
 
 import attrs
 from twisted.internet.interfaces import IReactorTime
@@ -19,7 +19,7 @@ from mailproxy.errors import CallRefused, CommandError, NotDone
 from mailproxy.registry import LONGEST_HOLD
 from mailproxy.waiting import pause
 
-__all__ = ["HOLD", "CutOver", "Plan", "Report", "Result", "Step"]
+__all__ = ["HOLD", "Company", "CutOver", "Plan", "Report", "Result", "Step"]
 
 HOLD = int(LONGEST_HOLD)
 """Seconds that logins are held at most: if we are killed, the hold ends by itself after them."""
@@ -38,9 +38,13 @@ class Result(enum.Enum):
 
     MOVED = "moved"
     ALREADY = "already there"
+    REPEATED = "named before"
     UNTOUCHED = "not moved"
     ROLLED_BACK = "rolled back"
     UNCLEAR = "unclear"
+
+
+_DONE = (Result.MOVED, Result.ALREADY, Result.REPEATED)
 
 
 class Step(enum.Enum):
@@ -94,7 +98,7 @@ class Report:
     @property
     def isDone(self) -> bool:
         """Whether the account is where it should be, and nothing is left to look at."""
-        return self.result in (Result.MOVED, Result.ALREADY) and not self.problems
+        return self.result in _DONE and not self.problems
 
     def asJSON(self) -> dict[str, object]:
         """Return it for the answer to `--json`."""
@@ -111,6 +115,17 @@ class Report:
         }
 
 
+class Company(Protocol):
+    """The run that a cut-over is a part of."""
+
+    @property
+    def isStopped(self) -> bool:
+        """Whether somebody has lost patience: asked before each step."""
+
+    def claim(self, account: str) -> bool:
+        """Take an account, by its normalized identifier; false if another one has taken it."""
+
+
 class CutOver:
     """Moves one account; made for one run."""
 
@@ -120,14 +135,10 @@ class CutOver:
         clock: IReactorTime,
         plan: Plan,
         identifier: str,
-        isStopped: Callable[[], bool],
+        company: Company,
     ) -> None:
-        """Prepare to move an account.
-
-        :param isStopped: tells whether somebody has lost patience: asked before each step.
-        """
         self._client, self._clock, self._plan = client, clock, plan
-        self._identifier, self._isStopped = identifier, isStopped
+        self._identifier, self._company = identifier, company
         self._step = Step.LOOK_UP
         self._result = Result.UNTOUCHED
         self._old: Facts | None = None
@@ -142,7 +153,9 @@ class CutOver:
         """Move the account; tells how that went and never raises a `CommandError`."""
         started = self._clock.seconds()
         try:
-            if await self._isThere():
+            if await self._isRepeated():
+                self._result = Result.REPEATED
+            elif await self._isThere():
                 self._result = Result.ALREADY
             elif await self._move():
                 await self._confirm()
@@ -162,13 +175,18 @@ class CutOver:
 
     # The steps
 
+    async def _isRepeated(self) -> bool:
+        """Look the account up; whether it is moved already: two would undo each other's steps."""
+        self._begin(Step.LOOK_UP)
+        self._old = await self._client.mapping(self._identifier)
+        return not self._company.claim(str(self._old["normalized"]))
+
     async def _isThere(self) -> bool:
-        """Look where the account is; whether nothing is left to do.
+        """See where the account is; whether nothing is left to do.
 
         An answer that was given without the store is nothing to come back to.
         """
-        self._begin(Step.LOOK_UP)
-        self._old = await self._client.mapping(self._identifier)
+        assert self._old is not None
         ground = str(self._old.get("ground", ""))
         if ground.startswith("store failed"):
             raise NotDone(f"the mapping store cannot tell where the account is ({ground})")
@@ -298,7 +316,7 @@ class CutOver:
     def _begin(self, step: Step) -> None:
         """Go on to a step, unless somebody has lost patience."""
         self._step = step
-        if self._isStopped():
+        if self._company.isStopped:
             raise NotDone("interrupted")
 
     async def _pause(self, seconds: float) -> None:

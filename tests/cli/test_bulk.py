@@ -91,6 +91,16 @@ class CrewTests(CrewCase):
         self.assertEqual(self.cutover("user0", "new", "--from-file", str(path)), 0)
         self.assertEqual(len(self.world.made("kick")), 2)
 
+    def test_twoNamesOfAnAccountAreOneMove(self) -> None:
+        """Side by side, one would end the other's hold; the proxy says what is the same."""
+        self.world.returning.clear()
+        words = ("user0", "USER0", "user1", "new", "--wait", "0")
+        self.assertEqual(self.cutover(*words), 0)
+        self.assertEqual(len(self.world.made("kick")), 2)
+        lines = self.printed()
+        self.assertIn("USER0: named before", lines)
+        self.assertEqual(lines[-1], "3 accounts: 2 moved, 1 named before")
+
     def test_noMoreThanAskedAtATime(self) -> None:
         """The next one is begun when one has ended."""
         most = 0

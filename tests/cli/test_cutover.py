@@ -18,7 +18,8 @@ DOWN = MappingError("disk full")
 class CutOverCase(ProxyCase):
     """Ann lives on `old`, to which she is mapped, and has a session there."""
 
-    stopped = False
+    isStopped = False
+    isTaken = False
 
     def setUp(self) -> None:
         """Put her there; her client comes back."""
@@ -34,7 +35,11 @@ class CutOverCase(ProxyCase):
     def start(self, drain: float = 5, wait: float = 10) -> CutOver:
         """Prepare to do so."""
         plan = Plan("new", drain, wait)
-        return CutOver(self.client, self.clock, plan, ANN, lambda: self.stopped)
+        return CutOver(self.client, self.clock, plan, ANN, self)
+
+    def claim(self, account: str) -> bool:
+        """Be the company."""
+        return not self.isTaken
 
     def spoil(self, *failures: Exception | None, method: str = "setMapping") -> None:
         """Have the next calls of a method fail, in turn."""
@@ -140,6 +145,13 @@ class OrderTests(CutOverCase):
         self.assertEqual((report.result, report.isDone), (Result.ALREADY, True))
         self.assertEqual(self.steps(), [])
 
+    def test_whatAnotherMovesIsLeftAlone(self) -> None:
+        """Whoever has taken the account moves it, holds it, and puts it back if need be."""
+        self.isTaken = True
+        report = self.move()
+        self.assertEqual((report.result, report.isDone), (Result.REPEATED, True))
+        self.assertEqual(self.steps(), [])
+
     def test_aMoveThatWasBegunIsFinished(self) -> None:
         """Mapped, but with a session on the old destination: that one has to go."""
         self.world.table[ANN] = "new"
@@ -150,7 +162,7 @@ class OrderTests(CutOverCase):
         self.world.table.clear()
         self.world.sessions.clear()
         plan = Plan("old", 5, 0)
-        report = self.finish(CutOver(self.client, self.clock, plan, ANN, lambda: False).run())
+        report = self.finish(CutOver(self.client, self.clock, plan, ANN, self).run())
         self.assertEqual((report.result, self.world.table), (Result.MOVED, {ANN: "old"}))
 
 
@@ -190,7 +202,7 @@ class FailureTests(CutOverCase):
     def test_aDestinationThatIsGoneChangesNothing(self) -> None:
         """One that a reload has taken away meanwhile."""
         plan = Plan("nwe", 5, 0)
-        report = self.finish(CutOver(self.client, self.clock, plan, ANN, lambda: False).run())
+        report = self.finish(CutOver(self.client, self.clock, plan, ANN, self).run())
         self.assertPutBack(report, Result.UNTOUCHED)
 
     def test_eachStepThatFailsLeadsBack(self) -> None:
@@ -276,7 +288,7 @@ class InterruptionTests(CutOverCase):
         self.world.staying.add(ANN)
         moving = self.begin(self.start(drain=30).run())
         self.clock.advance(0.05)
-        self.stopped = True
+        self.isStopped = True
         report = self.finish(moving)
         self.assertPutBack(report)
         self.assertIn("wait for the old sessions: interrupted", report.problems)
@@ -284,7 +296,7 @@ class InterruptionTests(CutOverCase):
 
     def test_noStepIsBegunAfterAnInterruption(self) -> None:
         """Before the hold nothing is touched at all."""
-        self.stopped = True
+        self.isStopped = True
         self.assertPutBack(self.move(), Result.UNTOUCHED)
         self.assertEqual(self.world.asked, [])
 
@@ -293,7 +305,7 @@ class InterruptionTests(CutOverCase):
         self.world.returning.clear()
         moving = self.begin(self.start(wait=60).run())
         self.clock.advance(0.1)
-        self.stopped = True
+        self.isStopped = True
         report = self.finish(moving)
         self.assertEqual((report.result, self.world.table[ANN]), (Result.MOVED, "new"))
 
