@@ -54,17 +54,22 @@ class Dialogue(Section):
     )
 
 
-def _checkAdvertised(words: tuple[str, ...]) -> tuple[str, ...]:
-    for word in words:
-        if word.upper() in ("STARTTLS", "LOGINDISABLED") or word.upper().startswith("AUTH="):
-            raise ValueError(f"{shown(word)} is said by itself, when it is so; leave it out")
-    return words
+def _without(*own: str) -> AfterValidator:
+    """Refuse capabilities that we add ourselves where they hold; in the clear they may not."""
+
+    def check(lines: tuple[str, ...]) -> tuple[str, ...]:
+        for line in lines:
+            if re.split("[ =]", line.strip(), maxsplit=1)[0].upper() in own:
+                raise ValueError(f"{shown(line)} is said by itself, when it is so; leave it out")
+        return lines
+
+    return AfterValidator(check)
 
 
 class IMAPCapabilities(Dialogue):
     """The `[capabilities.imap]` table."""
 
-    advertise: Annotated[Words, AfterValidator(_checkAdvertised)] = Field(
+    advertise: Annotated[Words, _without("STARTTLS", "LOGINDISABLED", "AUTH")] = Field(
         default=("IMAP4rev1", "SASL-IR", "LITERAL+", "ID", "ENABLE"),
         description="Capabilities before login; those for TLS and login are added.",
     )
@@ -80,7 +85,7 @@ class POP3Capabilities(Dialogue):
 class SubmissionCapabilities(Dialogue):
     """The `[capabilities.submission]` table."""
 
-    ehlo: tuple[Printable, ...] = Field(
+    ehlo: Annotated[tuple[Printable, ...], _without("STARTTLS", "AUTH", "XCLIENT")] = Field(
         default=("PIPELINING", "SIZE", "8BITMIME", "ENHANCEDSTATUSCODES"),
         description="Lines of the EHLO reply; those for TLS and login are added.",
     )

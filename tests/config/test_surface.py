@@ -52,6 +52,13 @@ class AdvertisedTests(ConfigTestCase):
             text = changed(extra=f'[capabilities.imap]\nadvertise = ["IMAP4rev1", "{word}"]')
             self.assertIn(word, self.assertProblem(text, "capabilities.imap.advertise: "))
 
+    def test_thatHoldsForSubmissionToo(self) -> None:
+        """AUTH and XCLIENT would be offered to everybody, however the lines are written."""
+        lines = "STARTTLS", "starttls", "AUTH PLAIN", "auth=LOGIN", " AUTH PLAIN", "XCLIENT ADDR"
+        for line in lines:
+            text = changed(extra=f'[capabilities.submission]\nehlo = ["SIZE 1000", "{line}"]')
+            self.assertIn(line, self.assertProblem(text, "capabilities.submission.ehlo: "))
+
     def test_aWordIsOneWord(self) -> None:
         """A space would make two of it."""
         text = changed(extra='[capabilities.imap]\nadvertise = ["X Y"]')
