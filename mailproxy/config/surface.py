@@ -196,7 +196,7 @@ class HTTP(Section):
     """The `[http]` table."""
 
     body_extract_cap: Count = Field(
-        default=65536, description="Bytes of a body searched for an account."
+        default=65536, description="A body of more bytes is not searched for an account."
     )
     max_head_size: Positive = Field(default=65536, description="Bytes of a request's head at most.")
     relay_idle: PositiveDuration = lasting(
