@@ -54,9 +54,11 @@ class Options(usage.Options):
 
     def postOptions(self) -> None:
         """Find the file to read; the demonstration has its own, whatever the environment says."""
+        if self["demo"] and self["config"]:
+            raise usage.UsageError("write --config FILE or --demo, not both")
         if not self["demo"]:
             self["config"] = self["config"] or os.environ.get(CONFIG_VARIABLE)
-        if bool(self["config"]) == bool(self["demo"]):
+        if not self["config"] and not self["demo"]:
             raise usage.UsageError(f"write --config FILE (or set {CONFIG_VARIABLE}), or --demo")
         if self["log-format"] not in ("text", "json"):
             raise usage.UsageError("--log-format is text or json")

@@ -91,9 +91,11 @@ class OptionsTests(ConfigTestCase):
 
     def test_whatIsMissingOrTooMuchIsSaid(self) -> None:
         """Neither a file nor the demonstration, or both, ends in a hint."""
-        for words in ((), ("--demo", "--config", "a.toml")):
+        both = ("--demo", "--config", "a.toml")
+        for words, said in {(): "or set PROXY_CONFIG", both: "not both"}.items():
             error = self.assertRaises(usage.UsageError, self.parse, *words)
             self.assertIn("--config FILE", str(error))
+            self.assertIn(said, str(error))
 
     def test_logFormat(self) -> None:
         """Text, unless JSON is asked for; nothing else is one."""

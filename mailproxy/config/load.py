@@ -67,7 +67,11 @@ def warnings(config: Config) -> list[str]:
 
 def _parse(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(readFile(path).decode("utf-8"))
+        data = readFile(path)
+    except ValueError as error:
+        raise ConfigError([str(error)]) from error
+    try:
+        return tomllib.loads(data.decode("utf-8"))
     except tomllib.TOMLDecodeError as error:
         raise ConfigError([_syntaxProblem(path, str(error))]) from error
     except UnicodeDecodeError as error:

@@ -27,9 +27,7 @@ class SyntaxTests(ConfigTestCase):
     def test_missingFile(self) -> None:
         """The reason is the system's."""
         path = self.directory / "none.toml"
-        self.assertEqual(
-            self.failure(path), f"{path}: cannot read {path}: No such file or directory"
-        )
+        self.assertEqual(self.failure(path), f"cannot read {path}: No such file or directory")
 
     def test_directory(self) -> None:
         """A directory is no file."""
