@@ -6,7 +6,7 @@ Knows argparse and which function is which command; must not know how any of the
 import argparse
 import re
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from mailproxy import __version__
 from mailproxy.cli import bulk, commands, explain, local
@@ -25,7 +25,7 @@ LONGEST_DRAIN = 30
 """Seconds: with the patience for the calls around it, less than the hold lasts."""
 
 LocalCommand: TypeAlias = Callable[[argparse.Namespace, Terminal], int]
-Table: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+Table: TypeAlias = "argparse._SubParsersAction[_Parser]"
 
 _EPILOG = f"""\
 Options stand behind the command: mailproxy COMMAND --help names them.
@@ -34,14 +34,28 @@ Commands for a running proxy find it by --url, else by admin.bind of the configu
 Exit status: 0 done, 1 refused or not done, 2 wrong usage, 3 no proxy reached."""
 
 
+class _Parser(argparse.ArgumentParser):
+    """Refuses surplus words with the usage of the command behind which they stand.
+
+    :ivar takes: what a command makes of them; whether it has.
+    """
+
+    takes: Callable[[argparse.Namespace, list[str]], bool] = staticmethod(lambda _, __: False)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Read a command line; nothing of it is left."""
+        found, words = super().parse_known_args(args, namespace)
+        if words and not self.takes(found, words):
+            self.error(f"unrecognized arguments: {' '.join(words)}")
+        return found, []
+
+
 def makeParser() -> argparse.ArgumentParser:
     """Make what reads a command line.
 
     What it finds has `isLocal`, and `run`: a `LocalCommand` if that is true, else a `Command`.
     """
-    parser = argparse.ArgumentParser(
-        prog="mailproxy", description="Look after a mailproxy.", epilog=_EPILOG
-    )
+    parser = _Parser(prog="mailproxy", description="Look after a mailproxy.", epilog=_EPILOG)
     parser.add_argument("--version", action="version", version=f"mailproxy {__version__}")
     table = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _addLocal(table)
@@ -98,6 +112,7 @@ def _addCutOver(table: Table) -> None:
     command = _remote(table, "cutover", bulk.cutover, "move accounts to a destination")
     command.add_argument("identifiers", metavar="ID", nargs="*", help="accounts to move")
     _takesDestination(command)
+    command.takes = _takeLater
     command.add_argument(
         "--from-file", metavar="FILE", help="more accounts, one a line (-: standard input)"
     )
@@ -124,13 +139,22 @@ def _addCutOver(table: Table) -> None:
     )
 
 
-def _local(table: Table, name: str, run: LocalCommand, summary: str) -> argparse.ArgumentParser:
+def _takeLater(found: argparse.Namespace, words: list[str]) -> bool:
+    """Take words that stand behind an option: the last of all is the destination."""
+    if any(word.startswith("-") for word in words):
+        return False
+    found.identifiers = [*found.identifiers, found.destination, *words]
+    found.destination = found.identifiers.pop()
+    return True
+
+
+def _local(table: Table, name: str, run: LocalCommand, summary: str) -> _Parser:
     command = _command(table, name, run.__doc__, summary)
     command.set_defaults(run=run, isLocal=True)
     return command
 
 
-def _remote(table: Table, name: str, run: Command, summary: str) -> argparse.ArgumentParser:
+def _remote(table: Table, name: str, run: Command, summary: str) -> _Parser:
     """Add a command for a running proxy."""
     command = _command(table, name, run.__doc__, summary)
     command.set_defaults(run=run, isLocal=False)
@@ -148,7 +172,7 @@ def _remote(table: Table, name: str, run: Command, summary: str) -> argparse.Arg
     return command
 
 
-def _command(table: Table, name: str, doc: str | None, summary: str) -> argparse.ArgumentParser:
+def _command(table: Table, name: str, doc: str | None, summary: str) -> _Parser:
     """Add one command; each has `--json`."""
     command = table.add_parser(name, help=summary, description=doc)
     command.add_argument("--json", action="store_true", help="answer in JSON")

@@ -54,9 +54,16 @@ class ParserTests(SynchronousTestCase):
             ("a", "b", "new"): ["a", "b"],
             ("new", "--from-file", "f"): [],
             ("--parallel", "20", "--from-file", "f", "a", "new"): ["a"],
+            ("a", "--wait", "0", "new"): ["a"],
+            ("a", "b", "--wait", "0", "c", "--json", "new"): ["a", "b", "c"],
         }.items():
             found = makeParser().parse_args(["cutover", *words])
             self.assertEqual((found.identifiers, found.destination), (accounts, "new"))
+
+    def test_surplusIsRefusedWithTheRightUsage(self) -> None:
+        """That of the command: the program's own says nothing of what is wrong."""
+        for words in (("route", "ann", "bob"), ("cutover", "ann", "new", "--wiat", "0")):
+            self.assertRegex(self.wrong(*words), f"mailproxy {words[0]}: error: unrec.*{words[-1]}")
 
     def test_numbersHaveBounds(self) -> None:
         """What is none, or out of them, is wrong usage."""
