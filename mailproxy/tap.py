@@ -28,7 +28,7 @@ from mailproxy.errors import ConfigError
 from mailproxy.eventloop import lighten
 from mailproxy.garbage import settle
 from mailproxy.logformat import jsonObserver, textObserver
-from mailproxy.logs import Logger, setLevel
+from mailproxy.logs import Logger, escaped, setLevel
 from mailproxy.management import Guard, ManagementAPI, makeFactory
 from mailproxy.notify import VARIABLE as NOTIFY_VARIABLE
 from mailproxy.notify import Notifier
@@ -81,7 +81,7 @@ def makeService(options: Options) -> IService:
     try:
         whole = _makeDemo(reactor) if options["demo"] else _makeConfigured(reactor, options)
     except ConfigError as error:
-        raise SystemExit("\n".join(error.problems)) from None
+        raise SystemExit("\n".join(map(escaped, error.problems))) from None
     reactor.callWhenRunning(settle)
     makeObserver = jsonObserver if options["log-format"] == "json" else textObserver
     whole.observer = makeObserver(options.flags, reactor.callFromThread)

@@ -174,6 +174,13 @@ class RefusalTests(TapCase):
         self.assertIn("none.toml", str(error.code))
         self.assertNotIn("Traceback", str(error.code))
 
+    def test_aProblemIsOneLine(self) -> None:
+        """Whatever the name of the file."""
+        options = Options()
+        options.parseOptions(["--config", str(self.directory / "a\nb\x1b")])
+        error = self.assertRaises(SystemExit, makeService, options)
+        self.assertTrue(str(error.code).isprintable(), error.code)
+
     def test_badMappingFile(self) -> None:
         """A mapping to nowhere is named with file and line."""
         self.write("accounts", b"anna old\nben nowhere\n")

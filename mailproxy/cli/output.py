@@ -49,7 +49,7 @@ class Terminal:
 
     def complain(self, line: str) -> None:
         """Write one line about what is wrong, at once."""
-        print(line, file=self.err, flush=True)
+        print(clean(line), file=self.err, flush=True)
 
 
 def clean(value: object) -> str:
@@ -177,7 +177,7 @@ class Output:
 
     def warn(self, text: str) -> None:
         """Say something beside the answer."""
-        self._terminal.complain(f"mailproxy: {clean(text)}")
+        self._terminal.complain(f"mailproxy: {text}")
 
     @contextmanager
     def progress(self, name: str, total: int) -> Iterator[Progress]:

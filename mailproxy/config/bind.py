@@ -8,6 +8,8 @@ import re
 
 import attrs
 
+from mailproxy.config.values import shown
+
 _ENDPOINT = re.compile(r"([a-z][a-z0-9_.+-]*):(.+)", re.DOTALL)
 _BRACKETED = re.compile(r"\[(?P<host>[^\[\]]*)\]:(?P<port>[0-9]+)")
 _PLAIN = re.compile(r"(?P<host>[^:\[\]]*):(?P<port>[0-9]+)")
@@ -65,10 +67,10 @@ def parseBind(text: str) -> Bind:
     if address is not None:
         return _socketAddress(text, address)
     if _BARE_IPV6.fullmatch(text):
-        raise ValueError(f'"{text}" needs brackets around the IPv6 address: "[::]:993"')
+        raise ValueError(f'{shown(text)} needs brackets around the IPv6 address: "[::]:993"')
     if endpoint is not None:
         return EndpointString(text)
-    raise ValueError(f'"{text}" is not an address to listen on; {_FORMS}')
+    raise ValueError(f"{shown(text)} is not an address to listen on; {_FORMS}")
 
 
 def clashes(one: Bind, other: Bind) -> bool:
@@ -99,10 +101,12 @@ def tcpAddress(bind: Bind) -> SocketAddress | None:
 
 def _endpoint(text: str, kind: str) -> EndpointString:
     if kind in _REFUSED_ENDPOINTS:
-        raise ValueError(f'"{text}" cannot be used here; {_REFUSED_ENDPOINTS[kind]}')
+        raise ValueError(f"{shown(text)} cannot be used here; {_REFUSED_ENDPOINTS[kind]}")
     bind = EndpointString(text)
     if kind in ("tcp", "tcp6") and tcpAddress(bind) is None:
-        raise ValueError(f'"{text}" is not a TCP endpoint; write "{kind}:PORT:interface=ADDRESS"')
+        raise ValueError(
+            f'{shown(text)} is not a TCP endpoint; write "{kind}:PORT:interface=ADDRESS"'
+        )
     return bind
 
 
@@ -110,15 +114,16 @@ def _socketAddress(text: str, found: re.Match[str]) -> SocketAddress:
     try:
         address = ipaddress.ip_address(found["host"])
     except ValueError:
-        raise ValueError(f'"{text}": "{found["host"]}" is not an IP address; {_FORMS}') from None
+        host = shown(found["host"])
+        raise ValueError(f"{shown(text)}: {host} is not an IP address; {_FORMS}") from None
     if (address.version == 6) != text.startswith("["):
-        raise ValueError(f'"{text}": brackets are for IPv6 addresses; {_FORMS}')
+        raise ValueError(f"{shown(text)}: brackets are for IPv6 addresses; {_FORMS}")
     if address.version == 6 and address.ipv4_mapped is not None:
-        raise ValueError(f'"{text}": write the IPv4 address {address.ipv4_mapped} itself')
+        raise ValueError(f"{shown(text)}: write the IPv4 address {address.ipv4_mapped} itself")
     try:
         return SocketAddress(str(address), _port(found["port"]))
     except ValueError as error:
-        raise ValueError(f'"{text}": {error}') from None
+        raise ValueError(f"{shown(text)}: {error}") from None
 
 
 def _port(text: str) -> int:

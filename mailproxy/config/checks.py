@@ -18,7 +18,13 @@ from mailproxy.config.model import (
     TLSMode,
 )
 from mailproxy.config.problems import keyPath
-from mailproxy.config.values import CREDENTIAL_BEARING, INTERACTIVE, PASS_THROUGH, isIPAddress
+from mailproxy.config.values import (
+    CREDENTIAL_BEARING,
+    INTERACTIVE,
+    PASS_THROUGH,
+    isIPAddress,
+    shown,
+)
 
 DEFAULT_FALLBACK = "default"
 """A route's `fallback` that means the default destination, whatever its name."""
@@ -64,7 +70,7 @@ def _addressesDiffer(draft: Draft) -> Iterator[str]:
     for (firstKey, firstText, first), (key, text, second) in combinations(binds, 2):
         if clashes(first, second):
             yield (
-                f'{key}: "{text}" is taken by {firstKey} ("{firstText}"); '
+                f"{key}: {shown(text)} is taken by {firstKey} ({shown(firstText)}); "
                 "give each an address of its own"
             )
 

@@ -25,6 +25,7 @@ from mailproxy.config.problems import describe, keyPath
 from mailproxy.config.table import Table, byLine, checkTable, readTable
 from mailproxy.config.values import CREDENTIAL_BEARING, PROTOCOLS, shown
 from mailproxy.errors import ConfigError
+from mailproxy.logs import escaped
 
 ADMIN_VARIABLE = "PROXY_ADMIN_TOKEN"
 LOG_VARIABLE = "PROXY_LOG"
@@ -51,7 +52,7 @@ def load(path: Path, environment: Mapping[str, str]) -> Config:
     problems += _checkEnvironment(parts.admin, environment)
     if problems:
         # Raised out here, so that the validation error is not kept: it may hold secrets.
-        raise ConfigError(list(dict.fromkeys(problems)))
+        raise ConfigError([escaped(problem) for problem in dict.fromkeys(problems)])
     return _withEnvironment(config, environment)
 
 

@@ -25,6 +25,7 @@ from pydantic import (
 )
 
 from mailproxy.config.table import isStorable
+from mailproxy.logs import escaped
 
 PROTOCOLS = ("imap", "pop3", "managesieve", "submission", "smtp", "lmtp", "http")
 INTERACTIVE = frozenset({"imap", "pop3", "managesieve", "submission"})
@@ -96,7 +97,8 @@ def shown(value: object) -> str:
     if isinstance(value, list | tuple):
         return "a list"
     if isinstance(value, str):
-        return json.dumps(value if len(value) <= 60 else value[:57] + "...", ensure_ascii=False)
+        short = value if len(value) <= 60 else value[:57] + "..."
+        return escaped(json.dumps(short, ensure_ascii=False))
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 

@@ -116,6 +116,12 @@ class CheckTests(CommandTestCase):
         self.assertIn(path, err)
         self.assertEqual(len(err.splitlines()), 1)
 
+    def test_aProblemIsOneLine(self) -> None:
+        """Whatever the name of the file."""
+        status, _, err = self.command("check", str(self.directory / "a\nb\x1b"))
+        self.assertEqual((status, len(err.splitlines())), (1, 1))
+        self.assertTrue(err.strip().isprintable(), err)
+
     def test_fileFromTheEnvironment(self) -> None:
         """PROXY_CONFIG names the file when the command line does not."""
         self.environment["PROXY_CONFIG"] = self.broken()

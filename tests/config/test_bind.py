@@ -51,6 +51,12 @@ class ParseBindTests(SynchronousTestCase):
             with self.subTest(text=text):
                 self.assertIn(advice, str(self.assertRaises(ValueError, parseBind, text)))
 
+    def test_aMistakeIsShownOnOneLine(self) -> None:
+        """Whatever stands in it."""
+        for text in ("a\nb", "127.0.0.1\n:993", "tcp:\0", "ssl:\n", "[::1\n]:1", "::\n:1"):
+            said = str(self.assertRaises(ValueError, parseBind, text))
+            self.assertTrue(said.isprintable(), said)
+
 
 class ClashTests(SynchronousTestCase):
     """Two binds that cannot both succeed."""

@@ -29,6 +29,12 @@ class SyntaxTests(ConfigTestCase):
         path = self.directory / "none.toml"
         self.assertEqual(self.failure(path), f"cannot read {path}: No such file or directory")
 
+    def test_aProblemIsOneLine(self) -> None:
+        """Whatever stands in the name of a file; nobody's terminal is played with."""
+        text = changed(('file.path = "accounts"', r'file.path = "a\nb\u202Ec"'))
+        line = self.failure(self.write("mailproxy.toml", text))
+        self.assertIn(r"a\nb\u202ec: No such file", line)
+
     def test_directory(self) -> None:
         """A directory is no file."""
         self.assertIn("Is a directory", self.failure(self.directory))

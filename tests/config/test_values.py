@@ -129,6 +129,7 @@ class SmallValueTests(SynchronousTestCase):
     def test_shownValuesAreShortAndOnOneLine(self) -> None:
         """A value in a message is cut, escaped, and a table only named."""
         self.assertEqual(shown("a\nb"), '"a\\nb"')
+        self.assertEqual(shown("a\u202eb\x7fé"), '"a\\u202eb\\x7fé"')
         self.assertLess(len(shown("x" * 1000)), 70)
         self.assertEqual(shown({"bearer_token": "secret"}), "a table")
         self.assertEqual(shown(["secret"]), "a list")
