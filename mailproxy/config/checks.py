@@ -29,6 +29,15 @@ from mailproxy.config.values import (
 DEFAULT_FALLBACK = "default"
 """A route's `fallback` that means the default destination, whatever its name."""
 
+_MUTE = re.compile(r"""'[^']*'|"[^"]*"|`[^`]*`|--[^\n]*|/\*.*?\*/""", re.DOTALL)
+"""What holds no parameter in SQL: strings, quoted names and comments."""
+
+_MYSQL_MUTE = re.compile(
+    r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|`[^`]*`|(?:\#|--(?=\s|\Z))[^\n]*|/\*(?!M?!).*?\*/""",
+    re.DOTALL,
+)
+"""The same in MySQL's and MariaDB's SQL; what stands in `/*! */` is no comment to them."""
+
 
 def checkTables(draft: Draft) -> Iterator[str]:
     """Every problem between sound tables."""
@@ -235,7 +244,7 @@ def _statementsTakeTheirParameters(draft: Draft) -> Iterator[str]:
 
 
 def _takes(sql: SQLStore, statement: str, count: int) -> bool:
-    code = re.sub(r"'[^']*'|\"[^\"]*\"|`[^`]*`|--[^\n]*", "", statement)
+    code = (_MYSQL_MUTE if sql.scheme == "mysql" else _MUTE).sub(" ", statement)
     if _isPostgreSQL(sql):
         return set(re.findall(r"\$[0-9]+", code)) == {f"${one + 1}" for one in range(count)}
     return code.count("?") == count

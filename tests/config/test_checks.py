@@ -320,6 +320,25 @@ class MappingTests(ConfigTestCase):
         self.load(self.sql("postgres://h/d", query=right.format("$1")))
         self.load(self.sql("sqlite:///r.db", query=right.format("?")))
 
+    def test_aMarkInACommentIsNoParameter(self) -> None:
+        """Nor one in a string of MySQL's, whose backslash lets it go on."""
+        for url, query in (
+            ("postgres://h/d", "SELECT $1 /* not $2\n */"),
+            ("postgres://h/d", "SELECT d # $1"),
+            ("sqlite:///r.db", "SELECT ? /* ' */ -- why?"),
+            ("sqlite:///r.db", r"SELECT '\', ?, '?, ?'"),
+            ("mysql://h/d", "SELECT ? # why?\n -- why?\n--\n"),
+            ("mysql://h/d", r"""SELECT 'it\'s?', "\"?" FROM r WHERE i = ? /* ? */"""),
+            ("mysql://h/d", "SELECT 5--? FROM r"),
+            ("mysql://h/d", "SELECT /*! STRAIGHT_JOIN ? */ d"),
+        ):
+            self.load(self.sql(url, query=query))
+        for url, query in (
+            ("mysql://h/d", "SELECT ? /*!, ? */"),
+            ("postgres://h/d", "SELECT /* $1 */ 1"),
+        ):
+            self.assertProblem(self.sql(url, query=query), "mapping.sql.query: must have 1 bind")
+
     def test_writeStatementsToo(self) -> None:
         """Two for writing, one for deleting; a PostgreSQL one may be used twice."""
         one, two = "SELECT $1", "INSERT INTO r VALUES ($1, $2) ON CONFLICT DO UPDATE SET d = $2"
