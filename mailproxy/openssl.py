@@ -157,16 +157,14 @@ def _directBulk(lib: Any, ffi: Any, gather: Callable[[Any], tuple[int, int]]) ->
     """
     area = ffi.new("char[]", SIZE)
     view = memoryview(ffi.buffer(area))
+    feed, release = _feeding(lib, area)
 
     def bulk(handle: Any, connected: socket.socket, take: Callable[[int], bool]) -> int:
         writer, meaning, isWanted = None, WANT_READ, True
         try:
             for _ in range(PIECES):
                 size = connected.recv_into(view)
-                reader = lib.BIO_new_mem_buf(area, size)
-                lib.BIO_set_mem_eof_return(reader, -1)
-                writer = writer or lib.BIO_new(lib.BIO_s_mem())
-                lib.SSL_set_bio(handle, reader, writer)
+                writer = feed(handle, size, writer)
                 meaning = 0
                 while not meaning:
                     count, meaning = gather(handle)
@@ -178,13 +176,39 @@ def _directBulk(lib: Any, ffi: Any, gather: Callable[[Any], tuple[int, int]]) ->
             pass  # that there is nothing, or never will be, is told by the next read
         finally:
             if writer is not None:
-                size = lib.BIO_read(writer, area, SIZE)
-                lib.SSL_set_fd(handle, connected.fileno())
+                size = release(handle, writer, connected)
                 if size > 0 and not _sendAll(connected, view[:size]):
                     meaning = BROKEN
         return meaning
 
     return bulk
+
+
+def _feeding(
+    lib: Any, area: Any
+) -> tuple[Callable[[Any, int, Any], Any], Callable[[Any, Any, socket.socket], int]]:
+    """Make the functions that have a connection read an area of memory, and its socket again.
+
+    The first gives where the connection writes meanwhile, which is None before the first piece. The
+    second puts what was written there into the area, and tells how many bytes that is.
+    """
+    newPiece, setEnd = lib.BIO_new_mem_buf, lib.BIO_set_mem_eof_return
+    newMemory, memory, readMemory = lib.BIO_new, lib.BIO_s_mem, lib.BIO_read
+    setBoth, setSocket = lib.SSL_set_bio, lib.SSL_set_fd
+
+    def feed(handle: Any, size: int, writer: Any) -> Any:
+        reader = newPiece(area, size)
+        setEnd(reader, -1)
+        writer = writer or newMemory(memory())
+        setBoth(handle, reader, writer)
+        return writer
+
+    def release(handle: Any, writer: Any, connected: socket.socket) -> int:
+        size: int = readMemory(writer, area, SIZE)
+        setSocket(handle, connected.fileno())
+        return size
+
+    return feed, release
 
 
 def _sendAll(connected: socket.socket, data: memoryview) -> bool:

@@ -56,6 +56,24 @@ def _cut(line: Line) -> None:
     line.sockets[0].shutdown(socket.SHUT_WR)
 
 
+class Noting:
+    """What notes which of its names are looked up.
+
+    :param gone: one that it does not have.
+    """
+
+    def __init__(self, whole: Any, gone: str = "") -> None:
+        self._whole, self._gone = whole, gone
+        self.names: set[str] = set()
+
+    def __getattr__(self, name: str) -> Any:
+        """Note it."""
+        self.names.add(name)
+        if name == self._gone:
+            raise AttributeError(name)
+        return getattr(self._whole, name)
+
+
 class EngineContract:
     """What is asked of each engine.
 
@@ -341,6 +359,22 @@ class ChoiceTests(SynchronousTestCase):
         strangers = {**vars(SSL), "Connection": lambda context: SimpleNamespace()}
         self.patch(openssl, "SSL", SimpleNamespace(**strangers))
         self.assertEqual(openssl.choose(SSL).name, "public")
+
+    def test_thePublicOneWithoutAnyOneCall(self) -> None:
+        """Each is looked up when the direct one is made: none is missed when large things move."""
+        lib, ffi = Noting(vars(SSL)["_lib"]), Noting(vars(SSL)["_ffi"])
+        engine = openssl.direct(SimpleNamespace(_lib=lib, _ffi=ffi))
+        names = lib.names | ffi.names
+        line = Line(engine)
+        self.addCleanup(line.close)
+        for size in (SIZE, 5):
+            self.assertEqual(engine.put(line.client, size), size)
+            self.assertEqual(engine.send(line.client, b"and more"), 8)
+            engine.bulk(line.server, line.sockets[1], lambda count: True)
+        self.assertEqual(lib.names | ffi.names, names)
+        for name in names:
+            lacking = SimpleNamespace(_lib=Noting(lib, name), _ffi=Noting(ffi, name))
+            self.assertEqual(openssl.choose(lacking).name, "public", name)
 
     def test_thePublicOneWhereSomethingIsOtherwise(self) -> None:
         """A function that takes something else."""
