@@ -163,7 +163,9 @@ def _directBulk(lib: Any, ffi: Any, gather: Callable[[Any], tuple[int, int]]) ->
         writer, meaning, isWanted = None, WANT_READ, True
         try:
             for _ in range(PIECES):
-                size = connected.recv_into(view)
+                size = _receive(connected, view)
+                if not size:
+                    break
                 writer = feed(handle, size, writer)
                 meaning = 0
                 while not meaning:
@@ -172,8 +174,6 @@ def _directBulk(lib: Any, ffi: Any, gather: Callable[[Any], tuple[int, int]]) ->
                         isWanted = take(count) and isWanted
                 if meaning != WANT_READ or not isWanted or size < SIZE:
                     break
-        except OSError:
-            pass  # that there is nothing, or never will be, is told by the next read
         finally:
             if writer is not None:
                 size = release(handle, writer, connected)
@@ -209,6 +209,14 @@ def _feeding(
         return size
 
     return feed, release
+
+
+def _receive(connected: socket.socket, into: memoryview) -> int:
+    """Receive a piece; none when there is nothing, or never will be: the next read tells which."""
+    try:
+        return connected.recv_into(into)
+    except OSError:
+        return 0
 
 
 def _sendAll(connected: socket.socket, data: memoryview) -> bool:

@@ -336,6 +336,18 @@ class DirectTests(EngineContract, SynchronousTestCase):
             total += count
         self.assertEqual(total, 10 * RECORD)
 
+    def test_anErrorOfWhoTakesIsNotSwallowed(self) -> None:
+        """Nor is it held for one of the socket's; the connection is on its socket again."""
+        line = self.line()
+        self.engine.send(line.client, b"x" * RECORD)
+
+        def take(count: int) -> bool:
+            raise OSError("no room left")
+
+        self.assertRaises(OSError, self.engine.bulk, line.server, line.sockets[1], take)
+        self.engine.send(line.client, b"small")
+        self.assertEqual(self.engine.read(line.server), 5)
+
 
 class PublicTests(EngineContract, SynchronousTestCase):
     """The engine that keeps to what pyOpenSSL promises."""
