@@ -81,7 +81,9 @@ def workerCount(config: Config) -> int:
 
 
 def cores(root: Path) -> int:
-    """How many cores this process may use, by its affinity and its control group's share of time.
+    """How many cores this process may use, by its affinity and its control groups' shares of time.
+
+    Its own group and all those around it count, as a service's and its slice's.
 
     :param root: of the file systems that the kernel tells it by.
     """
@@ -90,14 +92,21 @@ def cores(root: Path) -> int:
         group = (root / "proc/self/cgroup").read_text("ascii").rpartition(":")[2].strip()
     except OSError:
         return allowed
-    for folder in (f"sys/fs/cgroup{group}", "sys/fs/cgroup"):
-        try:
-            quota, period = (root / folder / "cpu.max").read_text("ascii").split()
-        except (OSError, ValueError):
-            continue
-        if quota != "max":
-            allowed = min(allowed, max(1, round(int(quota) / int(period))))
+    top = root / "sys/fs/cgroup"
+    own = top / group.lstrip("/")
+    for folder in (own, *own.parents):
+        if folder.is_relative_to(top):
+            allowed = min(allowed, _shareOf(folder) or allowed)
     return allowed
+
+
+def _shareOf(folder: Path) -> int | None:
+    """How many cores a control group may use, at least one; None when nothing limits it."""
+    try:
+        quota, period = (folder / "cpu.max").read_text("ascii").split()
+    except (OSError, ValueError):
+        return None
+    return None if quota == "max" else max(1, round(int(quota) / int(period)))
 
 
 def missingIn(root: Path, count: int) -> Iterator[str]:

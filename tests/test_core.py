@@ -42,6 +42,22 @@ class CountTests(ConfigTestCase):
         self.write("sys/fs/cgroup/cpu.max", "150000 100000\n")
         self.assertEqual(core.cores(self.directory), 2)
 
+    def test_shareOfTheGroupsAround(self) -> None:
+        """The least of all: a slice may use less than its services, and one slice than another."""
+        self.write("proc/self/cgroup", "0::/mail.slice/mail-in.slice/x.service\n")
+        self.write("sys/fs/cgroup/mail.slice/mail-in.slice/x.service/cpu.max", "max 100000\n")
+        self.write("sys/fs/cgroup/mail.slice/mail-in.slice/cpu.max", "200000 100000\n")
+        self.assertEqual(core.cores(self.directory), 2)
+        self.write("sys/fs/cgroup/mail.slice/cpu.max", "100000 100000\n")
+        self.assertEqual(core.cores(self.directory), 1)
+
+    def test_groupsBesideOursDoNotCount(self) -> None:
+        """Nor does what lies outside of their tree."""
+        self.write("proc/self/cgroup", "0::/mail.slice/x.service\n")
+        for place in ("fs/cgroup/mail.slice/y.service", "fs/cgroup/web.slice", "fs"):
+            self.write(f"sys/{place}/cpu.max", "100000 100000\n")
+        self.assertEqual(core.cores(self.directory), 3)
+
     def test_asWritten(self) -> None:
         """Or one for each core that this process may use."""
         self.patch(core, "cores", lambda root: 3)
