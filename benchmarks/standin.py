@@ -2,7 +2,7 @@
 
 Knows just enough IMAP for the loads and for the proxies' own dialogues. A real server has a process
 for each session: it could neither hold so many nor stay out of the way of what is measured. Run by
-itself: `python -m benchmarks.sink PORT [CERTIFICATE KEY]`.
+itself: `python -m benchmarks.standin PORT [CERTIFICATE KEY]`.
 """
 
 import gc
