@@ -5,11 +5,12 @@ itself, in turns.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 
 import attrs
 
+from benchmarks import machine
 from benchmarks.contenders import DIRECT, Setting
 from benchmarks.figures import OURS, Figure, Section
 from benchmarks.meter import cpuOfEach
@@ -19,6 +20,7 @@ from tests.integration.clients import runProgram
 from tests.integration.front import Table, reaching, settings
 from tests.integration.network import freePort
 from tests.integration.nginx import Nginx, Options
+from tests.integration.process import ChildServer
 from tests.integration.proxy import ProxyProcess
 from tests.integration.website import basic, byAuthorization, webListener
 
@@ -56,22 +58,40 @@ class Way:
 def requests(setting: Setting) -> Section:
     """Small requests, each for an account that is looked up."""
     with ExitStack() as stack:
-        authority = Authority.temporary(stack)
-        site = stack.enter_context(Nginx("site", authority, Options(requests=1_000_000)))
-        proxy = _proxy(stack, authority, site)
-        front, port = _reverseProxy(stack, authority, site)
-        ways = [
-            Way(OURS, proxy.portOf("https"), proxy.pid),
-            Way("nginx", port, front.pid),
-            Way(DIRECT, site.doors["http"].secure, None),
-        ]
-        figures = _figures(ways, setting.effort.rounds, setting.effort.seconds)
+        figures = _figures(list(ways(stack)), setting.effort.rounds, setting.effort.seconds)
     return Section(
         "http",
         "HTTP/1.1, TLS 1.3 on both legs",
         figures,
         f"{CONNECTIONS} kept connections, by wrk; nginx is a reverse proxy that routes nothing.",
     )
+
+
+def ways(stack: ExitStack) -> Iterator[Way]:
+    """Start everybody; last comes the direct way."""
+    authority = Authority.temporary(stack)
+    site = stack.enter_context(Nginx("site", authority, Options(requests=1_000_000)))
+    proxy = _proxy(stack, authority, site)
+    yield Way(OURS, proxy.portOf("https"), proxy.pid)
+    front, port = _reverseProxy(stack, authority, site)
+    yield Way("nginx", port, front.pid)
+    yield Way(DIRECT, site.doors["http"].secure, None)
+
+
+class _Pinned(ChildServer):
+    """On the processor that proxies have for themselves."""
+
+    def command(self) -> Sequence[str]:
+        """Run it there."""
+        return [*machine.pinned(), *super().command()]
+
+
+class _Proxy(_Pinned, ProxyProcess):
+    pass
+
+
+class _Front(_Pinned, Nginx):
+    pass
 
 
 def _figures(ways: Sequence[Way], rounds: int, seconds: int) -> list[Figure]:
@@ -95,7 +115,7 @@ def _proxy(stack: ExitStack, authority: Authority, site: Nginx) -> ProxyProcess:
     config: Table = settings(authority, {"https": webListener()}, {"site": reaching(site, "http")})
     config["server"]["log_level"] = "warn"
     config["http"] = {"route": [byAuthorization()], "max_keepalive_requests": 0}
-    proxy = ProxyProcess(config, authority)
+    proxy = _Proxy(config, authority)
     proxy.writeMapping({at("site").name: "site"})
     return stack.enter_context(proxy)
 
@@ -121,4 +141,4 @@ server {{
   }}
 }}"""
     options = Options(requests=1_000_000, extra=server, ports=[port])
-    return stack.enter_context(Nginx("front", authority, options)), port
+    return stack.enter_context(_Front("front", authority, options)), port

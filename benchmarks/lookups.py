@@ -71,8 +71,7 @@ def _runs(costs: Sequence[Sequence[float]], part: int) -> dict[str, list[float]]
 
 def _child(arguments: Sequence[str]) -> dict[str, list[list[float]]]:
     """Run this module on the proxies' core."""
-    pinned = ["taskset", "--cpu-list", ",".join(map(str, machine.PROXY))]
-    command = [*pinned, sys.executable, "-m", "benchmarks.lookups", *arguments]
+    command = [*machine.pinned(), sys.executable, "-m", "benchmarks.lookups", *arguments]
     done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
     found: dict[str, list[list[float]]] = json.loads(done.stdout)
     return found

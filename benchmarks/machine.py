@@ -5,13 +5,14 @@ import platform
 import resource
 import ssl
 import subprocess
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
 from OpenSSL import SSL
 
-__all__ = ["CORES", "OURS", "PROXY", "descriptors", "facts", "settle"]
+__all__ = ["CORES", "OURS", "PROXY", "descriptors", "facts", "pinned", "settle"]
 
 CORES = tuple(sorted(os.sched_getaffinity(0)))
 """All processors that we may use."""
@@ -28,6 +29,11 @@ def settle() -> None:
     os.sched_setaffinity(0, OURS)
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def pinned(cores: Sequence[int] = PROXY) -> list[str]:
+    """What a command begins with to be run on these processors alone."""
+    return ["taskset", "--cpu-list", ",".join(map(str, cores))]
 
 
 def descriptors() -> int:

@@ -81,8 +81,7 @@ class Peer(ChildServer):
 
     def command(self) -> Sequence[str]:
         """Run it on its processors."""
-        cores = ",".join(map(str, self.place.cores))
-        return ["taskset", "--cpu-list", cores, *self.program()]
+        return [*machine.pinned(self.place.cores), *self.program()]
 
     def ports(self) -> Sequence[int]:
         """Its one port."""

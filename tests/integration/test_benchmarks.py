@@ -1,10 +1,12 @@
 """The benchmark's own parts: the load, the stand-in and the meter, with mailproxy in between."""
 
+import os
 from contextlib import ExitStack
 from typing import ClassVar
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from benchmarks import http, machine
 from benchmarks.contenders import DIRECT, Contender, lineUp
 from benchmarks.figures import OURS
 from benchmarks.peers.mailproxy import Mailproxy
@@ -12,6 +14,7 @@ from benchmarks.rounds import Runner, Sample, play
 from benchmarks.servers import StandIn, startDovecot
 from benchmarks.work import Download, Load, Logins, Messages, Upload
 from tests.integration.certificates import Authority
+from tests.integration.network import processTree
 from tests.integration.shared import SharedServers
 
 SIZE = 100_000
@@ -54,3 +57,17 @@ class BenchmarkTests(SharedServers, SynchronousTestCase):
         """As far as it goes: logins and small commands."""
         samples = self.run_("stand-in", Logins(3), Messages(20))
         self.assertEqual(len(samples), 4)
+
+
+class HTTPTests(SynchronousTestCase):
+    """Those who stand between wrk and a web server."""
+
+    def test_eachProxyHasTheProxiesCore(self) -> None:
+        """With all its processes; load and server would be in its way."""
+        with ExitStack() as stack:
+            ways = list(http.ways(stack))
+            for way in ways[:-1]:
+                assert way.pid is not None
+                for pid in processTree(way.pid):
+                    self.assertEqual(os.sched_getaffinity(pid), set(machine.PROXY), way.name)
+        self.assertEqual([way.name for way in ways], [OURS, "nginx", DIRECT])
