@@ -51,7 +51,7 @@ def number(value: float) -> str:
 
 def goalsText(verdicts: Iterable[Verdict]) -> str:
     """Tell which goals are met."""
-    lines = ["Goals"]
+    lines = []
     for each in verdicts:
         goal = each.goal
         limit = f"{'at least' if goal.atLeast else 'at most'} {goal.limit:.2f}"
@@ -60,7 +60,7 @@ def goalsText(verdicts: Iterable[Verdict]) -> str:
             f"{goal.section + ': ' + each.title:{_TITLE + _COLUMN}}{compared:28}"
             f"{each.ratio:6.2f}  {limit:16}{'met' if each.met else 'MISSED'}"
         )
-    return "\n".join(lines)
+    return "\n".join(["Goals", *lines]) if lines else "Goals: none was measured"
 
 
 def asJSON(

@@ -49,6 +49,10 @@ class TextTests(SynchronousTestCase):
             " met", goalsText(judge([SECTION], [Goal("both", "login_cpu", "HAProxy", 1)]))
         )
 
+    def test_whereNoGoalWasMeasuredItSaysSo(self) -> None:
+        """A head without a table would look like one that got lost."""
+        self.assertEqual(goalsText([]), "Goals: none was measured")
+
 
 class JSONTests(SynchronousTestCase):
     """What programs read."""
