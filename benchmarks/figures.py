@@ -62,12 +62,15 @@ class Section:
     """One table: figures that were measured in the same place.
 
     :ivar note: what has to be known to read it.
+    :ivar failures: for each proxy how many runs went wrong, and were run again; who has none may
+        be missing.
     """
 
     key: str
     title: str
     figures: Sequence[Figure]
     note: str = ""
+    failures: Mapping[str, int] = attrs.field(factory=dict)
 
 
 @attrs.frozen

@@ -25,7 +25,14 @@ def asText(section: Section) -> str:
     head = [f"{peer:>{_COLUMN}}" for peer in peers] + [f"{f'to {peer}':>11}" for peer in compared]
     lines = [section.title, f"{'':{_TITLE}}{''.join(head)}"]
     lines += [_row(figure, peers, compared) for figure in section.figures]
-    return "\n".join([*lines, *([section.note] if section.note else [])])
+    lines += filter(None, [section.note, _failures(section)])
+    return "\n".join(lines)
+
+
+def _failures(section: Section) -> str:
+    """Say whose runs went wrong; nothing where none did."""
+    told = ", ".join(f"{peer} {count}" for peer, count in section.failures.items() if count)
+    return f"Runs that went wrong, and were run again: {told}" if told else ""
 
 
 def _row(figure: Figure, peers: Sequence[str], compared: Sequence[str]) -> str:
@@ -78,7 +85,12 @@ def asJSON(
 
 def _section(section: Section) -> dict[str, Any]:
     figures = {figure.key: _figure(figure) for figure in section.figures}
-    return {"title": section.title, "note": section.note, "figures": figures}
+    return {
+        "title": section.title,
+        "note": section.note,
+        "figures": figures,
+        "failures": dict(section.failures),
+    }
 
 
 def _figure(figure: Figure) -> dict[str, Any]:

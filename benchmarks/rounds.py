@@ -43,6 +43,7 @@ class Sample:
         None on the direct line.
     :ivar wall: the seconds that it took.
     :ivar amount: what was done, in the load's units.
+    :ivar failures: runs that went wrong since the sample before it, and were run again.
     """
 
     scene: str
@@ -52,33 +53,38 @@ class Sample:
     busiest: float | None
     wall: float
     amount: float
+    failures: int = 0
 
 
 def play(
     scene: str, loads: Sequence[Load], runners: Sequence[Runner], rounds: int
 ) -> Iterator[Sample]:
     """Run everything once to warm up, then so many rounds; each begins with another proxy."""
-    for load in loads:
-        for runner in runners:
-            run(scene, load, runner)
+    before = {
+        (load.key, runner.title): run(scene, load, runner).failures
+        for load in loads
+        for runner in runners
+    }
     for turn in range(rounds):
         first = turn % len(runners)
         for load in loads:
             for runner in (*runners[first:], *runners[:first]):
-                yield run(scene, load, runner)
+                sample = run(scene, load, runner)
+                failures = sample.failures + before.pop((load.key, runner.title), 0)
+                yield attrs.evolve(sample, failures=failures)
 
 
 def run(scene: str, load: Load, runner: Runner) -> Sample:
-    """Run a load; a run that goes wrong does not count, and is told of.
+    """Run a load; a run that goes wrong gives no figures, is counted and told of.
 
     :raises OSError, EOFError, Stalled: when it has gone wrong `TRIES` times.
     """
-    for left in reversed(range(TRIES)):
+    for failures in range(TRIES):
         try:
-            return _run(scene, load, runner)
+            return attrs.evolve(_run(scene, load, runner), failures=failures)
         except (OSError, EOFError, Stalled) as error:
             error.add_note(f"in {scene}: {load.key}, {runner.title}")
-            if not left:
+            if failures + 1 == TRIES:
                 raise
             sys.stderr.write(f"once more: {scene}, {load.key}, {runner.title}: {error}\n")
             time.sleep(PAUSE)

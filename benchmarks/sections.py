@@ -7,14 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 
 from benchmarks.contenders import Setting, lineUp
-from benchmarks.figures import Figure, Goal, Section
+from benchmarks.figures import Goal, Section
 from benchmarks.http import requests
 from benchmarks.idle import idle
 from benchmarks.lookups import lookups
-from benchmarks.rounds import play
+from benchmarks.rounds import Sample, play
 from benchmarks.servers import StandIn, startDovecot
 from benchmarks.soak import soak
-from benchmarks.units import figuresOf
+from benchmarks.units import failuresOf, figuresOf
 from benchmarks.work import Download, Load, Logins, Messages, Upload
 from benchmarks.workers import ONE, TWO, workers
 from tests.integration.certificates import Authority
@@ -36,6 +36,7 @@ def handshakes(setting: Setting) -> Section:
         "Logins, a full TLS 1.3 handshake on both legs",
         figuresOf(samples),
         "The server is a stand-in that gives no session tickets.",
+        failuresOf(samples),
     )
 
 
@@ -49,12 +50,14 @@ def both(setting: Setting) -> Section:
         Upload(effort.size, effort.total),
         Messages(effort.messages),
     ]
+    samples = _withDovecot(setting, "both", loads, tls=True)
     return Section(
         "both",
         "TLS 1.3 on both legs",
-        _withDovecot(setting, "both", loads, tls=True),
+        figuresOf(samples),
         "The server is a Dovecot. Towards it mailproxy and HAProxy resume their sessions, Dovecot"
         "\nand Perdition never do; a resumed login is one whose client resumes its own.",
+        failuresOf(samples),
     )
 
 
@@ -66,21 +69,23 @@ def clientLeg(setting: Setting) -> Section:
         Download(effort.size, effort.total),
         Messages(effort.messages),
     ]
+    samples = _withDovecot(setting, "client_leg", loads, tls=False)
     return Section(
         "client_leg",
         "TLS 1.3 on the client's leg, none on the server's",
-        _withDovecot(setting, "client_leg", loads, tls=False),
+        figuresOf(samples),
         "The server is a Dovecot. nginx asks a second nginx where the account lives, whose CPU time"
         "\nis not counted.",
+        failuresOf(samples),
     )
 
 
-def _withDovecot(setting: Setting, scene: str, loads: Sequence[Load], *, tls: bool) -> list[Figure]:
+def _withDovecot(setting: Setting, scene: str, loads: Sequence[Load], *, tls: bool) -> list[Sample]:
     with ExitStack() as stack:
         authority = Authority.temporary(stack)
         server = startDovecot(stack, authority, tls=tls, size=setting.effort.size)
         runners = lineUp(stack, setting.contenders, authority, server, clientTLS=True)
-        return figuresOf(play(scene, loads, runners, setting.effort.rounds))
+        return list(play(scene, loads, runners, setting.effort.rounds))
 
 
 SECTIONS: Mapping[str, Callable[[Setting], Section]] = {

@@ -1,5 +1,6 @@
 """Units: what the costs and rates of a load are called, and in what they are counted."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 
 import attrs
@@ -7,7 +8,7 @@ import attrs
 from benchmarks.figures import Figure
 from benchmarks.rounds import Sample
 
-__all__ = ["figuresOf"]
+__all__ = ["failuresOf", "figuresOf"]
 
 
 @attrs.frozen
@@ -47,6 +48,14 @@ def figuresOf(samples: Iterable[Sample]) -> list[Figure]:
         *(_figure(f"{load}_cpu", _COSTS[load], runs) for load, runs in costs.items()),
         *(_figure(f"{load}_rate", _RATES[load], runs, cost=False) for load, runs in rates.items()),
     ]
+
+
+def failuresOf(samples: Iterable[Sample]) -> dict[str, int]:
+    """How many runs of each proxy went wrong, whatever the load."""
+    found = Counter[str]()
+    for each in samples:
+        found[each.peer] += each.failures
+    return dict(+found)
 
 
 def _figure(key: str, unit: _Unit, runs: dict[str, list[float]], *, cost: bool = True) -> Figure:

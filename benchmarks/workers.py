@@ -16,7 +16,7 @@ from benchmarks.peers.mailproxy import Mailproxy
 from benchmarks.quota import available, quota
 from benchmarks.rounds import Runner, Sample, play
 from benchmarks.servers import StandIn
-from benchmarks.units import figuresOf
+from benchmarks.units import failuresOf, figuresOf
 from benchmarks.work import Line, Logins
 from tests.integration.certificates import Authority
 
@@ -48,9 +48,8 @@ def workers(setting: Setting) -> Section:
         f"Each process with {SHARE:.0%} of a core; then logins per second of the busiest process's"
         "\nCPU time; then with all cores, which load and server share."
     )
-    return Section(
-        "workers", "Workers", [*(rate if shared else []), capacity, *figuresOf(free)], note
-    )
+    figures = [*(rate if shared else []), capacity, *figuresOf(free)]
+    return Section("workers", "Workers", figures, note, failuresOf([*free, *shared]))
 
 
 def _start(stack: ExitStack) -> Iterator[Runner]:

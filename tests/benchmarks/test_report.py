@@ -2,6 +2,7 @@
 
 import json
 
+import attrs
 from twisted.trial.unittest import SynchronousTestCase
 
 from benchmarks.figures import Figure, Goal, Section, judge
@@ -32,6 +33,13 @@ class TextTests(SynchronousTestCase):
         self.assertIn("500 [500 500]", rates)
         self.assertEqual(note, "The server is a Dovecot.")
 
+    def test_whoseRunsWentWrongIsSaid(self) -> None:
+        """Below the table; of the others nothing, and where there are none no line."""
+        failing = attrs.evolve(SECTION, failures={"mailproxy": 1, "HAProxy": 0, "direct": 2})
+        whole, last = asText(failing).rsplit("\n", 1)
+        self.assertEqual(whole, asText(SECTION))
+        self.assertEqual(last, "Runs that went wrong, and were run again: mailproxy 1, direct 2")
+
     def test_ratesAreNotCompared(self) -> None:
         """How fast it goes is also the load's doing, and the server's."""
         self.assertTrue(asText(SECTION).splitlines()[3].endswith("900 [900 900]"))
@@ -59,7 +67,8 @@ class JSONTests(SynchronousTestCase):
 
     def test_holdsEveryRun(self) -> None:
         """And what they come to."""
-        whole = asJSON({"machine": "a big one"}, [SECTION], judge([SECTION], [GOAL]))
+        section = attrs.evolve(SECTION, failures={"mailproxy": 1})
+        whole = asJSON({"machine": "a big one"}, [section], judge([section], [GOAL]))
         found = json.loads(json.dumps(whole))
         figure = found["sections"]["both"]["figures"]["login_cpu"]
         self.assertEqual(
@@ -68,5 +77,6 @@ class JSONTests(SynchronousTestCase):
         )
         self.assertEqual(figure["ratios"], {"HAProxy": 0.5})
         self.assertEqual(found["machine"], "a big one")
+        self.assertEqual(found["sections"]["both"]["failures"], {"mailproxy": 1})
         [goal] = found["goals"]
         self.assertEqual((goal["ratio"], goal["limit"], goal["met"]), (0.5, 0.4, False))

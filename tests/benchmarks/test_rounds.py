@@ -62,6 +62,16 @@ class RoundsTests(SynchronousTestCase):
             self.told.getvalue(), "once more: here, login, peer 1: reset by peer\n" * (TRIES - 1)
         )
 
+    def test_runsThatWentWrongAreCounted(self) -> None:
+        """Those of the run to warm up with the first sample."""
+        failures = [run("here", Failing(count), RUNNERS[0]).failures for count in range(TRIES)]
+        self.assertEqual(failures, list(range(TRIES)))
+        samples = play("here", [Failing(1)], RUNNERS[:2], 2)
+        self.assertEqual(
+            [(each.peer[-1], each.failures) for each in samples],
+            [("1", 1), ("2", 0), ("2", 0), ("1", 0)],
+        )
+
     def test_whoCannotIsGivenUp(self) -> None:
         """With where it was."""
         error = self.assertRaises(ConnectionResetError, run, "here", Failing(TRIES), RUNNERS[1])

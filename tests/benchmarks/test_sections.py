@@ -4,7 +4,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from benchmarks.rounds import Sample
 from benchmarks.sections import CHARTED, GOALS, SECTIONS
-from benchmarks.units import figuresOf
+from benchmarks.units import failuresOf, figuresOf
 
 
 class FiguresTests(SynchronousTestCase):
@@ -27,6 +27,18 @@ class FiguresTests(SynchronousTestCase):
         samples = [Sample("both", "login", "direct", None, None, 2.0, 100.0)]
         [figure] = figuresOf(samples)
         self.assertEqual((figure.key, figure.cost), ("login_rate", False))
+
+    def test_failuresAreAddedUpForEachProxy(self) -> None:
+        """Over all loads; who has none is left out."""
+        samples = [
+            Sample("both", load, peer, None, None, 1.0, 1.0, failures)
+            for load, peer, failures in (
+                ("login", "mailproxy", 1),
+                ("login", "HAProxy", 0),
+                ("down", "mailproxy", 2),
+            )
+        ]
+        self.assertEqual(failuresOf(samples), {"mailproxy": 3})
 
 
 class PlanTests(SynchronousTestCase):
