@@ -162,7 +162,7 @@ class AdoptionTests(ReloadCase):
         self.assertEqual(self.network.call.host, "203.0.113.9")
 
     def test_runningDialogueIsRoutedByTheNewOne(self) -> None:
-        """Who was greeted by the old configuration and logs in now goes where its account is now."""
+        """Who was greeted by the old configuration and logs in now goes where the new one says."""
         client = self.enter()
         self.reload(("203.0.113.1", "203.0.113.9"))
         self.ask(client, LOGIN)
