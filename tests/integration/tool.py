@@ -64,15 +64,14 @@ class Tool:
         return self.finish(self.start(*words))
 
     def interrupt(self, *words: str, after: str) -> Done:
-        """Press Control-C as soon as a line of the command's answer holds a text."""
+        """Press Control-C as soon as the command's answer holds a text."""
         running = self.start(*words)
         assert running.stdout is not None
         seen = ""
-        for line in running.stdout:
-            seen += line
-            if after in line:
-                running.send_signal(signal.SIGINT)
-                break
+        # By itself the file would read ahead, and `finish` would not see what it keeps.
+        while after not in seen and (data := os.read(running.stdout.fileno(), 65536)):
+            seen += data.decode("ascii")
+        running.send_signal(signal.SIGINT)
         done = self.finish(running)
         return attrs.evolve(done, out=seen + done.out)
 
