@@ -67,7 +67,7 @@ class IControl(Interface):
         """Read the store again; fails with `ConfigError`, the old table kept."""
 
     def invalidate(identifier: str | None) -> Deferred[None]:
-        """Drop what is remembered of an account; of all, for None."""
+        """Ask the store anew for an account, or for all; last answers are kept for an outage."""
 
     def connections(
         identifier: str | None, destination: str | None, protocol: str | None
@@ -203,7 +203,7 @@ class LocalControl:
             try:
                 result = await change(self._writable(source))
             except MappingError:
-                self._proxy.cache.expire(identifier)
+                self._proxy.cache.invalidate(identifier)
                 raise
             if source is self._proxy.runtime.source:
                 self._proxy.cache.invalidate(identifier)
@@ -215,7 +215,11 @@ class LocalControl:
         return IWritableMappingSource(source)
 
     def reloadMappings(self) -> Deferred[None]:
-        """Read the store again, and forget what the old table said."""
+        """Read the store again, and ask anew for every account.
+
+        Most stores are not read as a whole; and an outage, in which this is tried, is what the last
+        answers are kept for.
+        """
         return Deferred.fromCoroutine(self._reloadMappings())
 
     async def _reloadMappings(self) -> None:
@@ -225,7 +229,7 @@ class LocalControl:
         self._proxy.cache.invalidate()
 
     def invalidate(self, identifier: str | None) -> Deferred[None]:
-        """Drop what is remembered."""
+        """Ask the store anew."""
         return Deferred.fromCoroutine(self._invalidate(identifier))
 
     async def _invalidate(self, identifier: str | None) -> None:

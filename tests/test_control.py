@@ -309,10 +309,10 @@ class MappingTests(ControlCase):
         self.failure(self.control.removeMapping("ann@example.org"), ReadOnlyMapping)
         self.login("ann@example.org")
         self.assertIsNone(self.successResultOf(self.control.reloadMappings()))
-        self.assertEqual(self.proxy.cache.entries, 0)
+        self.assertFalse(self.proxy.cache.peek("ann@example.org"))
 
     def test_aReloadIsSeenByTheNextLogin(self) -> None:
-        """The store is read, then what is remembered is dropped."""
+        """The store is read, then asked anew."""
         self.login("ann@example.org")
         self.source.table = {}
         self.assertEqual(self.login("ann@example.org"), "new")
@@ -326,14 +326,33 @@ class MappingTests(ControlCase):
         self.failure(self.control.reloadMappings(), ConfigError)
         self.assertEqual(self.proxy.cache.entries, 1)
 
-    def test_oneAccountOrAllAreForgotten(self) -> None:
+    def test_oneAccountOrAllAreAskedForAnew(self) -> None:
         """By any of an account's spellings."""
-        for name in ("ann@example.org", "bob@example.org", "carol@example.org"):
+        names = ("ann@example.org", "bob@example.org", "carol@example.org")
+        for name in names:
             self.login(name)
         self.successResultOf(self.control.invalidate("ANN@example.org"))
-        self.assertEqual(self.proxy.cache.entries, 2)
+        self.assertEqual([self.proxy.cache.peek(name) for name in names], [False, True, True])
         self.successResultOf(self.control.invalidate(None))
-        self.assertEqual(self.proxy.cache.entries, 0)
+        self.assertFalse(any(self.proxy.cache.peek(name) for name in names))
+
+    def test_nothingThatIsTriedInAnOutageSendsAnAccountBack(self) -> None:
+        """A store that is down is not mended by asking it anew: the last known answer holds."""
+        self.use(ReadOnlySource())
+        self.login("ann@example.org")
+        self.source.error = MappingError("down")
+        for attempt in (
+            self.control.reloadMappings,
+            lambda: self.control.invalidate("ann@example.org"),
+            lambda: self.control.invalidate(None),
+        ):
+            self.successResultOf(attempt())
+            facts = self.successResultOf(self.control.mapping("ann@example.org"))
+            self.assertEqual(facts["ground"], "store failed, last known answer")
+            self.assertEqual(self.login("ann@example.org"), "new")
+        self.source.error, self.source.table = None, {}
+        self.successResultOf(self.control.invalidate(None))
+        self.assertEqual(self.login("ann@example.org"), "old")
 
 
 class DoubtfulWriteTests(ControlCase):

@@ -4,7 +4,9 @@ Knows lifetimes and who waits for what; must not know which store it asks, nor w
 mapping or a failure means to a login. No entry has a timer: lifetimes are looked at when read.
 """
 
+import math
 import sys
+from collections.abc import Iterable
 from itertools import islice
 from typing import Protocol
 
@@ -53,7 +55,11 @@ class Known:
     destination: str | None
 
 
-@attrs.frozen(weakref_slot=False)
+_PAST = -math.inf
+"""When what was invalidated has expired, whatever becomes of the clock; one number for all."""
+
+
+@attrs.define(weakref_slot=False)
 class _Answer:
     """The source's last answer, current until `expires` and kept past it."""
 
@@ -61,7 +67,7 @@ class _Answer:
     expires: float
 
 
-@attrs.frozen(weakref_slot=False)
+@attrs.define(weakref_slot=False)
 class _Failure:
     """The source failed; `last` is what it said before that, if it is remembered."""
 
@@ -182,32 +188,26 @@ class MappingCache:
         return entry.last if entry is not None else None
 
     def invalidate(self, identifier: str | None = None) -> None:
-        """Forget an identifier (None: all), its answer past lifetime included.
+        """Ask anew for an identifier (None: for all); last answers are kept for when that fails.
 
         The answer to a question under way is not remembered and nobody gets it: who waits for it
         has the question put again, as a lookup that starts after this has. An account that has
         just been moved would else be sent to its old place.
         """
+        entries: Iterable[_Answer | _Failure]
         if identifier is None:
-            outdated = list(self._queries.values())
-            self._entries.clear()
+            outdated, entries = list(self._queries.values()), self._entries.values()
             self._queries.clear()
         else:
-            query = self._queries.pop(identifier, None)
-            outdated = [] if query is None else [query]
-            self._entries.pop(identifier, None)
+            query, entry = self._queries.pop(identifier, None), self._entries.get(identifier)
+            outdated, entries = [query] if query else [], [entry] if entry else []
         for query in outdated:
             query.outdated = True
-
-    def expire(self, identifier: str) -> None:
-        """Ask anew at the next lookup; the last answer is still kept for when that fails."""
-        last = self.stale(identifier)
-        self.invalidate(identifier)
-        if last is not None:
-            self._entries[identifier] = _Answer(last.destination, self._clock.seconds())
+        for entry in entries:  # a million of them: new ones would take seconds
+            entry.expires = _PAST
 
     def replaceSource(self, source: IMappingSource) -> None:
-        """Ask another source from now on, and forget what the old one said."""
+        """Ask another source from now on."""
         self._source = source
         self.invalidate()
 

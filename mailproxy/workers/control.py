@@ -294,7 +294,7 @@ class FleetControl:
         return self._changing(lambda: self._tellAll("resetDestination", destination))
 
     def invalidate(self, identifier: str | None) -> Deferred[None]:
-        """Drop what is remembered."""
+        """Ask the store anew."""
         return self._changing(lambda: self._tellAll("invalidate", identifier))
 
     async def _tellAll(self, method: str, *words: Any) -> None:
@@ -317,7 +317,7 @@ class FleetControl:
             result = await self._fleet.reachOne(method, identifier, *words)
             await self._shared.followed()
         except (MappingError, Unanswered):
-            await self._fleet.reachAll("expire", identifier)
+            await self._fleet.reachAll("invalidate", identifier)
             raise
         await self._fleet.reachAll("invalidate", identifier)
         return result

@@ -110,7 +110,6 @@ class Worker:
                 self._reviseMapping,
                 self._digest,
                 self._follow,
-                self._expire,
                 self._peek,
                 self._hold,
                 self._lend,
@@ -260,10 +259,6 @@ class Worker:
         changes = tuple(Change(*each) for each in facts["changes"])
         base, digest = bytes.fromhex(facts["base"]), bytes.fromhex(facts["digest"])
         return source.follow(Rewrite(base, digest, changes))
-
-    def _expire(self, identifier: str) -> None:
-        """Ask the store anew for an account."""
-        self._proxy.cache.expire(self._proxy.runtime.rules.normalize(identifier))
 
     def _peek(self, identifier: str) -> bool:
         """Whether an account's place is remembered."""

@@ -325,64 +325,64 @@ class InquiryTests(CacheCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
 
-class ExpiryTests(CacheCase):
-    """An answer that may be wrong by now."""
-
-    def test_itIsAskedForAnewAndKeptForAFailure(self) -> None:
-        """The next lookup waits for the source; when that fails the answer is the last known."""
-        self.fill("ann", "old")
-        self.cache.expire("ann")
-        self.assertFalse(self.cache.peek("ann"))
-        waiter = self.cache.lookup("ann")
-        self.source.fail(MappingError("store down"))
-        self.failureResultOf(waiter, MappingError)
-        self.assertEqual(self.cache.stale("ann"), Known("old"))
-
-    def test_whatIsNotKnownStaysUnknown(self) -> None:
-        """Nothing is remembered of an identifier that nobody has asked for."""
-        self.cache.expire("bob")
-        self.assertEqual(self.cache.entries, 0)
-        self.assertIsNone(self.cache.stale("bob"))
-
-    def test_aQuestionUnderWayIsPutAgain(self) -> None:
-        """Its answer may be the one from before."""
-        waiter = self.cache.lookup("ann")
-        self.cache.expire("ann")
-        self.source.answer("old")
-        self.assertNoResult(waiter)
-        self.source.answer("new")
-        self.assertEqual(self.successResultOf(waiter), "new")
-
-
 class InvalidationTests(CacheCase):
     """What a changed mapping makes us forget."""
 
-    def test_oneIdentifierIsForgotten(self) -> None:
-        """Its answer is gone, the last known one too; others stay."""
+    def test_oneIdentifierIsAskedForAnew(self) -> None:
+        """Its answer is nobody's any more; others stay."""
         self.fill("ann", "old")
         self.fill("bob", "old")
         self.cache.invalidate("ann")
-        self.assertIsNone(self.cache.stale("ann"))
         self.assertFalse(self.cache.peek("ann"))
         self.assertTrue(self.cache.peek("bob"))
+        self.fill("ann", "new")
+        self.assertEqual(self.cache.stale("ann"), Known("new"))
 
-    def test_lastAnswerBehindAFailureIsForgotten(self) -> None:
-        """After an invalidation no failure may bring the old answer back."""
+    def test_lastAnswerIsKeptForAFailure(self) -> None:
+        """Of one account and of all: whoever clears up in an outage must not make it worse."""
+        for identifier in ("ann", None):
+            self.fill("ann", "new")
+            self.cache.invalidate(identifier)
+            self.assertFalse(self.cache.peek("ann"))
+            self.breakDown("ann")
+            self.assertEqual(self.cache.stale("ann"), Known("new"))
+            self.cache.invalidate()
+
+    def test_failureIsNotRemembered(self) -> None:
+        """The next lookup asks at once; the answer from before the failure is still the last."""
+        self.fill("ann", "new")
+        for identifier in ("ann", None):
+            self.clock.advance(600)
+            self.breakDown("ann")
+            self.cache.invalidate(identifier)
+            self.assertEqual(self.cache.stale("ann"), Known("new"))
+            waiter = self.cache.lookup("ann")
+            self.assertNoResult(waiter)
+            self.source.answer("new")
+            self.assertEqual(self.successResultOf(waiter), "new")
+
+    def test_itHoldsWhenTheClockGoesBack(self) -> None:
+        """What was invalidated does not come back with a clock that is set right."""
         self.fill("ann", "old")
-        self.clock.advance(600)
-        self.breakDown("ann")
         self.cache.invalidate("ann")
-        self.breakDown("ann")
-        self.assertIsNone(self.cache.stale("ann"))
+        self.clock.rightNow -= 60
+        self.assertFalse(self.cache.peek("ann"))
 
-    def test_everythingIsForgotten(self) -> None:
-        """Without an identifier the cache is empty, and questions under way are put again."""
+    def test_whatIsNotKnownStaysUnknown(self) -> None:
+        """Nothing is remembered of an identifier that nobody has asked for."""
+        self.cache.invalidate("bob")
+        self.assertEqual(self.cache.entries, 0)
+        self.assertIsNone(self.cache.stale("bob"))
+
+    def test_everythingIsAskedForAnew(self) -> None:
+        """Without an identifier no answer is current, and questions under way are put again."""
         self.fill("ann", "old")
         waiter = self.cache.lookup("bob")
         self.cache.invalidate()
         self.source.answer("old")
         self.assertNoResult(waiter)
-        self.assertEqual(self.cache.entries, 0)
+        self.assertFalse(self.cache.peek("ann"))
+        self.assertIsNone(self.cache.stale("bob"))
         self.source.answer("new")
         self.assertEqual(self.successResultOf(waiter), "new")
 
@@ -452,10 +452,21 @@ class InvalidationTests(CacheCase):
         self.failureResultOf(waiter, MappingError)
 
     def test_replacedSourceIsAskedFromThenOn(self) -> None:
-        """After a reload nothing of the old source remains."""
+        """After a reload no answer is the old source's."""
         self.fill("ann", "old")
-        self.cache.replaceSource(TableSource({"ann": "new"}))
-        self.assertEqual(self.successResultOf(self.cache.lookup("ann")), "new")
+        waiter = self.cache.lookup("bob")
+        self.cache.replaceSource(TableSource({"ann": "new", "bob": "new"}))
+        self.source.answer("old")
+        for answer in (waiter, self.cache.lookup("ann")):
+            self.assertEqual(self.successResultOf(answer), "new")
+
+    def test_replacedSourceMayFailAtOnce(self) -> None:
+        """A store that is named in an outage may be down too: what the old one said still helps."""
+        self.fill("ann", "new")
+        self.source = SlowSource()
+        self.cache.replaceSource(self.source)
+        self.breakDown("ann")
+        self.assertEqual(self.cache.stale("ann"), Known("new"))
 
 
 class BoundTests(SynchronousTestCase):
