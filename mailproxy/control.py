@@ -180,7 +180,9 @@ class LocalControl:
         self._requireDeclared(destination)
         if missing := lacking(self._proxy.runtime.config, destination):
             raise ConfigError([f"destination: it lacks {', '.join(missing)}, which is served here"])
-        await self._write(normalized, lambda source: source.store(normalized, destination))
+        await self._write(
+            normalized, destination, lambda source: source.store(normalized, destination)
+        )
 
     def removeMapping(self, identifier: str) -> Deferred[bool]:
         """Remove an account's mapping."""
@@ -188,12 +190,17 @@ class LocalControl:
 
     async def _removeMapping(self, identifier: str) -> bool:
         normalized = self._normalize(identifier)
-        return await self._write(normalized, lambda source: source.remove(normalized))
+        return await self._write(normalized, None, lambda source: source.remove(normalized))
 
     async def _write(
-        self, identifier: str, change: Callable[[IWritableMappingSource], Deferred[T]]
+        self,
+        identifier: str,
+        destination: str | None,
+        change: Callable[[IWritableMappingSource], Deferred[T]],
     ) -> T:
         """Write, and let the next lookup see it; what fails may have been done all the same.
+
+        What was written is known from then on, also if the store fails before anybody logs in.
 
         A reload may put another store in the place of the one that is being written: then the
         write belongs into that one.
@@ -206,7 +213,7 @@ class LocalControl:
                 self._proxy.cache.invalidate(identifier)
                 raise
             if source is self._proxy.runtime.source:
-                self._proxy.cache.invalidate(identifier)
+                self._proxy.cache.learn(identifier, destination)
                 return result
 
     def _writable(self, source: IMappingSource) -> IWritableMappingSource:

@@ -355,6 +355,41 @@ class MappingTests(ControlCase):
         self.assertEqual(self.login("ann@example.org"), "old")
 
 
+class OutageTests(ControlCase):
+    """A store that fails right behind a write, before anybody has logged in."""
+
+    def test_movedAccountStaysMoved(self) -> None:
+        """Else the first login after a cut-over would be on the old server."""
+        self.successResultOf(self.control.setMapping("Carol@example.org", "new"))
+        self.assertEqual((self.proxy.cache.hits, self.proxy.cache.misses), (0, 0))
+        self.source.error = MappingError("down")
+        facts = self.successResultOf(self.control.mapping("carol@example.org"))
+        self.assertEqual(facts["ground"], "store failed, last known answer")
+        self.assertEqual(self.login("carol@example.org"), "new")
+
+    def test_removedAccountGoesToTheDefault(self) -> None:
+        """What was remembered of it before is wrong."""
+        self.login("ann@example.org")
+        self.assertTrue(self.successResultOf(self.control.removeMapping("ann@example.org")))
+        self.source.error = MappingError("down")
+        self.assertEqual(self.login("ann@example.org"), "old")
+
+    def test_whatAnotherProgramWritesNextIsSeen(self) -> None:
+        """The store is still believed first."""
+        self.successResultOf(self.control.setMapping("carol@example.org", "new"))
+        self.source.table["carol@example.org"] = "old"
+        self.assertEqual(self.login("carol@example.org"), "old")
+
+    def test_failedWriteIsNotTakenForKnown(self) -> None:
+        """Nobody can tell whether it was done: the last answer of the store holds, or none."""
+        self.login("ann@example.org")
+        self.source.error = MappingError("no answer in time")
+        self.failure(self.control.setMapping("ann@example.org", "old"), MappingError)
+        self.failure(self.control.setMapping("carol@example.org", "new"), MappingError)
+        self.assertEqual(self.login("ann@example.org"), "new")
+        self.assertEqual(self.login("carol@example.org"), "old")
+
+
 class DoubtfulWriteTests(ControlCase):
     """A write whose answer did not come, and that was done all the same."""
 

@@ -206,6 +206,17 @@ class MappingCache:
         for entry in entries:  # a million of them: new ones would take seconds
             entry.expires = _PAST
 
+    def learn(self, identifier: str, destination: str | None) -> None:
+        """Ask anew for an identifier that was just written, or removed (None).
+
+        What was written is the last answer for when that fails. A full cache takes nothing more:
+        another account, which may be in use, would lose its own.
+        """
+        self.invalidate(identifier)
+        known = self._entries.pop(identifier, None) is not None
+        if known or len(self._entries) < self._settings.maxEntries:
+            self._entries[identifier] = _Answer(destination and sys.intern(destination), _PAST)
+
     def replaceSource(self, source: IMappingSource) -> None:
         """Ask another source from now on."""
         self._source = source

@@ -311,7 +311,8 @@ class FleetControl:
     async def _write(self, method: str, identifier: str, *words: str) -> Any:
         """Let one worker write, and all others know.
 
-        What has failed may have been done all the same: then everybody asks the store anew.
+        What has failed may have been done all the same: then everybody asks the store anew, and
+        nobody takes it for known.
         """
         try:
             result = await self._fleet.reachOne(method, identifier, *words)
@@ -319,7 +320,7 @@ class FleetControl:
         except (MappingError, Unanswered):
             await self._fleet.reachAll("invalidate", identifier)
             raise
-        await self._fleet.reachAll("invalidate", identifier)
+        await self._fleet.reachAll("learn", identifier, *(words or (None,)))
         return result
 
     def reloadMappings(self) -> Deferred[None]:

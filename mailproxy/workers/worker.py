@@ -110,6 +110,7 @@ class Worker:
                 self._reviseMapping,
                 self._digest,
                 self._follow,
+                self._learn,
                 self._peek,
                 self._hold,
                 self._lend,
@@ -259,6 +260,11 @@ class Worker:
         changes = tuple(Change(*each) for each in facts["changes"])
         base, digest = bytes.fromhex(facts["base"]), bytes.fromhex(facts["digest"])
         return source.follow(Rewrite(base, digest, changes))
+
+    def _learn(self, identifier: str, destination: str | None) -> None:
+        """Know what was written of an account; None: it was removed."""
+        normalized = self._proxy.runtime.rules.normalize(identifier)
+        self._proxy.cache.learn(normalized, destination)
 
     def _peek(self, identifier: str) -> bool:
         """Whether an account's place is remembered."""

@@ -30,7 +30,13 @@ class Drills(StoreCase):
     """What is done to every store: the class says how."""
 
     def drill(self, harm: Callable[[], object], repair: Callable[[], object]) -> None:
-        """Harm the store in the middle of a crowd of known accounts, look, repair it, look."""
+        """Harm the store in the middle of a crowd of known accounts, look, repair it, look.
+
+        What an operator tries in the meantime makes nothing worse, and whoever has just been moved
+        is where the others are.
+        """
+        moved = self.nextFresh()
+        self.api("PUT", "/mappings", identifier=moved, destination="new")
         self.remember()
         mark = self.proxy.log.mark()
         try:
@@ -40,6 +46,9 @@ class Drills(StoreCase):
             logins = self.crowd([*unheard, *KNOWN])
             self.assertAll(logins[:20], b"OK on old")
             self.assertAll(logins[20:], b"OK on new")
+            for path in ("/mappings/reload", "/cache/invalidate"):
+                self.assertEqual(self.api("POST", path).status, 200)
+                self.assertAll(self.crowd([moved, *KNOWN]), b"OK on new")
         finally:
             repair()
         self.assertHeals()

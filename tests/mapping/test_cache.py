@@ -469,6 +469,57 @@ class InvalidationTests(CacheCase):
         self.assertEqual(self.cache.stale("ann"), Known("new"))
 
 
+class LearningTests(CacheCase):
+    """What was written to the source."""
+
+    def test_theSourceIsAskedAllTheSame(self) -> None:
+        """The next lookup waits for it; when that fails the answer is what was written."""
+        for before in (None, "old", "far"):
+            self.cache.learn("ann", "new")
+            self.assertFalse(self.cache.peek("ann"))
+            self.breakDown("ann")
+            self.assertEqual(self.cache.stale("ann"), Known("new"))
+            self.clock.advance(5)
+            self.fill("ann", before)
+            self.assertEqual(self.cache.stale("ann"), Known(before))
+
+    def test_removalIsLearned(self) -> None:
+        """The former place is nobody's last answer any more."""
+        self.fill("ann", "new")
+        self.cache.learn("ann", None)
+        self.breakDown("ann")
+        self.assertEqual(self.cache.stale("ann"), Known(None))
+
+    def test_overtakenAnswerIsNotRemembered(self) -> None:
+        """A question from before the write is put again; if that fails what was written holds."""
+        waiter = self.cache.lookup("ann")
+        self.cache.learn("ann", "new")
+        self.source.answer("old")
+        self.assertNoResult(waiter)
+        self.source.fail(MappingError("store down"))
+        self.failureResultOf(waiter, MappingError)
+        self.assertEqual(self.cache.stale("ann"), Known("new"))
+
+    def test_fullCacheTakesNothingMore(self) -> None:
+        """Who is remembered stays so, and is written of; a stranger has no place."""
+        self.cache = MappingCache(self.source, self.clock, CacheSettings(maxEntries=2))
+        for name in ("ann", "bob"):
+            self.fill(name, "old")
+        self.cache.learn("zoe", "new")
+        self.cache.learn("ann", "new")
+        known = [self.cache.stale(name) for name in ("ann", "bob", "zoe")]
+        self.assertEqual(known, [Known("new"), Known("old"), None])
+        self.assertEqual(self.cache.entries, 2)
+
+    def test_destinationsAreSharedByAllEntries(self) -> None:
+        """However many accounts are written, a destination's name is in memory once."""
+        for name in ("ann", "bob"):
+            self.cache.learn(name, "".join(["n", "e", "w"]))
+        first, second = (self.cache.stale(name) for name in ("ann", "bob"))
+        assert first is not None and second is not None
+        self.assertIs(first.destination, second.destination)
+
+
 class BoundTests(SynchronousTestCase):
     """How much is remembered, and how that is counted."""
 

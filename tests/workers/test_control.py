@@ -1,5 +1,6 @@
 """Management's questions reach all workers, and their answers are one."""
 
+from twisted.internet.defer import fail
 from zope.interface.verify import verifyObject
 
 from mailproxy.control import IControl
@@ -11,6 +12,7 @@ from mailproxy.errors import (
     UnknownDestination,
 )
 from mailproxy.listener import REFUSAL_PAUSE
+from mailproxy.mapping.cache import Known
 from tests.stage import LOGIN
 from tests.test_proxy import TEXT
 from tests.workers.support import FleetCase
@@ -119,6 +121,20 @@ class WriteTests(FleetCase):
         self.assertFalse(self.result(self.control.removeMapping("ann")))
         for number in (0, 1):
             self.assertEqual(self.home(number, "ann"), "old")
+
+    def test_allKnowAWriteWhenTheStoreFails(self) -> None:
+        """Whichever worker wrote it, and whichever meets the next login; a removal alike."""
+        self.result(self.control.setMapping("BOB", "new"))
+        self.result(self.control.setMapping("zoe", "far"))
+        self.assertTrue(self.result(self.control.removeMapping("zoe")))
+        for number in (0, 1):
+            source = self.proxyOf(number).runtime.source
+            self.patch(source, "lookup", lambda _: fail(MappingError("down")))
+        for words in ("bob", None):
+            self.result(self.control.invalidate(words))
+            for number in (0, 1):
+                self.assertEqual(self.home(number, "bob"), "new")
+                self.assertEqual(self.proxyOf(number).cache.stale("zoe"), Known(None))
 
     def test_editThatAWriteTakesAlongReachesAll(self) -> None:
         """As it would in one process."""
