@@ -116,10 +116,11 @@ class LocalAdopter:
     def swap(self, runtime: Runtime, revision: Revision) -> None:
         """Let all sessions that begin from now on use this.
 
-        A source is started first: that is the last thing that a bug could keep from happening.
+        A source is started first: that is the last thing that a bug could keep from happening. A
+        proxy that has not begun yet starts it itself.
         """
-        old = self._proxy.runtime.source
-        if runtime.source is not old and IService.providedBy(runtime.source):
+        old, begun = self._proxy.runtime.source, self._proxy.begun
+        if runtime.source is not old and begun and IService.providedBy(runtime.source):
             IService(runtime.source).startService()
         revision.use()
         self._proxy.adopt(runtime)
@@ -131,7 +132,7 @@ class LocalAdopter:
     def _replace(self, old: IMappingSource, new: IMappingSource) -> None:
         """Let lookups go to the new source, and the old one end what it has begun."""
         self._proxy.cache.replaceSource(new)
-        if IService.providedBy(old):
+        if self._proxy.begun and IService.providedBy(old):
             grace = 0.0 if self._closed else SOURCE_GRACE
             service = IService(old)
             self._retired[service] = self._proxy.clock.callLater(grace, self._close, service)

@@ -82,11 +82,13 @@ class Proxy(Service):
     """Owns the listeners and all that sessions share.
 
     :ivar runtime: what holds now.
+    :ivar begun: whether it has ever been started: then the source has, too.
     :ivar bound: the addresses that we listen on; filled as the sockets are bound.
     :ivar spare: the certificate that is shown where no other fits, whatever is configured.
     """
 
     log = Logger()
+    begun = False
 
     def __init__(
         self,
@@ -283,6 +285,7 @@ class Proxy(Service):
         One of several processes reports nothing: who adds up their counts does.
         """
         super().startService()
+        self.begun = True
         if self._seat.of == 1:
             self._reports.start(REPORT_INTERVAL, now=False)
         if IService.providedBy(self.runtime.source):

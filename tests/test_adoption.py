@@ -1,10 +1,13 @@
 """The mapping's source at a reload: kept, revised or replaced, and closed in its time."""
 
+from functools import partial
+
 from twisted.internet.defer import Deferred, fail, succeed
 
 from mailproxy.adoption import SOURCE_GRACE, LocalAdopter
 from mailproxy.mapping.interfaces import IMappingSource, Revision
 from mailproxy.routing import Route
+from tests.config.support import changed
 from tests.mapping.test_file import atOnce
 from tests.test_proxy import TEXT
 from tests.test_reload import OTHER_STORE, REDIS, PooledSource, ReloadCase
@@ -12,6 +15,12 @@ from tests.test_reload import OTHER_STORE, REDIS, PooledSource, ReloadCase
 
 class SourceTests(ReloadCase):
     """The mapping's source: kept, revised or replaced."""
+
+    def setUp(self) -> None:
+        """Start the proxy."""
+        super().setUp()
+        self.proxy.startService()
+        self.addCleanup(self.proxy.stopService)
 
     def replace(self, source: IMappingSource) -> None:
         """Have another store from now on."""
@@ -112,3 +121,25 @@ class SourceTests(ReloadCase):
         self.successResultOf(adopter.prepare(before.config)).discard()
         self.assertEqual(outcomes, ["discarded"])
         self.assertIs(self.proxy.runtime, before)
+
+
+class EarlyTests(ReloadCase):
+    """A reload that meets a proxy which has not begun: a worker that is being started."""
+
+    def test_eachStoreIsStartedOnceAndStoppedOnce(self) -> None:
+        """The one that holds when the proxy begins; those before it never ran."""
+        events: list[str] = []
+        for name in ("first", "second"):
+            source = PooledSource("new")
+            for what in ("startService", "stopService"):
+                self.patch(source, what, partial(events.append, f"{name} {what}"))
+            self.text = changed(("redis://localhost", f"redis://{name}"), base=OTHER_STORE)
+            self.stores.made = [source]
+            self.successResultOf(self.reloader.reload())
+        self.network.advance(SOURCE_GRACE)
+        self.assertEqual(events, [])
+        self.proxy.startService()
+        self.assertEqual(events, ["second startService"])
+        self.successResultOf(self.proxy.stopService())
+        self.successResultOf(self.reloader.stopService())
+        self.assertEqual(events, ["second startService", "second stopService"])

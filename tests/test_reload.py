@@ -284,6 +284,8 @@ class RefusalTests(ReloadCase):
 
     def test_storeThatCannotBeStarted(self) -> None:
         """Another store with a bug is found before anything is swapped."""
+        self.proxy.startService()
+        self.addCleanup(self.proxy.stopService)
         source = PooledSource("new")
         self.patch(source, "startService", lambda: 1 // 0)
         self.text, self.stores.made = OTHER_STORE, [source]
