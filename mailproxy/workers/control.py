@@ -50,6 +50,7 @@ class Shared:
         self.past: merge.Counts = {}
         self.holds: dict[str, float] = {}
         self._lent: dict[tuple[str, int], int] = {}
+        self._owing: set[Handle] = set()
         self._introduced: set[int] = set()
         self._following: set[Deferred[Any]] = set()
 
@@ -139,15 +140,35 @@ class Shared:
                 self._note(listener, handle.number, given)
                 return given
         for each in self._others(handle):
-            try:
-                given = int(await each.ask(ANSWER_PATIENCE, "lend", listener))
-            except (PeerGone, Unanswered):
-                continue
+            given = 0 if each in self._owing else await self._lentBy(each, listener)
             if given:
                 self._note(listener, each.number, -given)
                 self._note(listener, handle.number, given)
                 return given
         return 0
+
+    async def _lentBy(self, handle: Handle, listener: str) -> int:
+        """Ask a worker for room.
+
+        One that hangs is not asked again before it has answered, and has back what it gives then.
+        """
+        limit = self.limitOf(listener)
+
+        def late(given: int | Failure) -> None:
+            self._owing.discard(handle)
+            if isinstance(given, int) and self.limitOf(listener) >= limit:
+                restored = handle.ask(ANSWER_PATIENCE, "grow", listener, given)
+                restored.addErrback(self._passOver)
+
+        try:
+            given = int(await handle.askFor(ANSWER_PATIENCE, late, "lend", listener))
+        except PeerGone:
+            return 0
+        except Unanswered:
+            self._owing.add(handle)
+            return 0
+        # Where there is less room by now, all shares begin anew: what was given is not there.
+        return given if self.limitOf(listener) >= limit else 0
 
     def _lendOf(self, listener: str, number: int) -> int:
         if number in self._introduced:

@@ -136,11 +136,20 @@ class Handle:
         Fails with `PeerGone` when it ends meanwhile, with `Unanswered` after so many seconds, and
         with whatever error it answers.
         """
-        return self._within(patience, self.peer.ask(method, *arguments))
+        return self._within(patience, self.peer.ask(method, *arguments), _forget)
+
+    def askFor(
+        self, patience: float, late: Callable[[Any], None], method: str, *arguments: Any
+    ) -> Deferred[Any]:
+        """Ask it for something that must not be lost.
+
+        Fails as `ask`; `late` takes an answer, or a failure, that comes when nobody waits any more.
+        """
+        return self._within(patience, self.peer.ask(method, *arguments), late)
 
     def hand(self, patience: float, value: object) -> Deferred[Any]:
         """Hand an object over; fails as `ask`."""
-        return self._within(patience, self.peer.hand(value))
+        return self._within(patience, self.peer.hand(value), _forget)
 
     def watch(self, asked: Deferred[T]) -> Deferred[T]:
         """Kill it if it shows no life while this is waited for, which fails with `PeerGone` then.
@@ -150,13 +159,15 @@ class Handle:
         """
         return self._vigil.over(asked)
 
-    def _within(self, patience: float, asked: Deferred[Any]) -> Deferred[Any]:
+    def _within(
+        self, patience: float, asked: Deferred[Any], late: Callable[[Any], None]
+    ) -> Deferred[Any]:
         def expired(result: Any, _: float) -> Any:
             raise Unanswered(f"{self.name} (process {self.pid}) does not answer")
 
-        # A question cannot be taken back: its answer may come later, to nobody.
+        # A question cannot be taken back: its answer may come later.
         waiter: Deferred[Any] = Deferred()
-        asked.addBoth(lambda result: None if waiter.called else waiter.callback(result))
+        asked.addBoth(lambda result: late(result) if waiter.called else waiter.callback(result))
         return waiter.addTimeout(patience, self._clock, expired)
 
     # Ending
@@ -188,6 +199,10 @@ class Handle:
     def printed(self, line: str) -> None:
         """Hear what the process has printed, which it does only when it cannot log."""
         self.log.warn("worker {worker} says: {line}", worker=self.number + 1, line=line)
+
+
+def _forget(answer: Any) -> None:
+    """Leave an answer that comes too late alone."""
 
 
 class _Process(ProcessProtocol):

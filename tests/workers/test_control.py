@@ -13,6 +13,7 @@ from mailproxy.errors import (
 )
 from mailproxy.listener import REFUSAL_PAUSE
 from mailproxy.mapping.cache import Known
+from mailproxy.workers.fleet import ANSWER_PATIENCE
 from tests.stage import LOGIN
 from tests.test_proxy import TEXT
 from tests.workers.support import FleetCase
@@ -309,6 +310,39 @@ class RoomTests(FleetCase):
             client.hangUp()
         self.network.advance(1)
         self.assertEqual([self.openAt(0), self.openAt(0)], [True, False])
+
+    def test_whatAHangingWorkerGivesTooLateStaysItsOwn(self) -> None:
+        """It is asked once, and when it comes back all of the room is there."""
+        peer, held = self.house.workers[1].peer, list[bytes]()
+        peer.dataReceived = held.append  # type: ignore[method-assign]
+        clients = [self.enter(0, "upgrading") for _ in range(4)]
+        self.network.pump()
+        self.assertIsNone(clients[3].lost)
+        self.network.advance(ANSWER_PATIENCE)
+        self.assertIsNotNone(clients[3].lost)
+        self.network.advance(REFUSAL_PAUSE)
+        client = self.enter(0, "upgrading")
+        self.network.pump()
+        self.assertIsNotNone(client.lost)
+        del peer.dataReceived
+        for data in held:
+            peer.dataReceived(data)
+        for client in clients:
+            client.hangUp()
+        self.network.advance(1)
+        self.assertEqual([self.openAt(0) for _ in range(6)], [True] * 5 + [False])
+
+    def test_whatIsGivenWhileThereComesToBeLessIsNotThere(self) -> None:
+        """Who gave it begins anew with all others."""
+        peer, held = self.fleet.serving[1].peer, list[bytes]()
+        peer.dataReceived = held.append  # type: ignore[method-assign]
+        clients = [self.enter(0, "upgrading") for _ in range(4)]
+        self.network.pump()
+        self.house.shared.limitOf = lambda name: 4
+        del peer.dataReceived
+        peer.dataReceived(b"".join(held))
+        self.network.pump()
+        self.assertIsNotNone(clients[3].lost)
 
     def test_openConnectionsAreAddedUp(self) -> None:
         """Those of all workers."""
