@@ -10,11 +10,13 @@ from collections.abc import Awaitable, Callable, Sequence
 import attrs
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
 
 from mailproxy import proxyheader
 from mailproxy.config.model import Listener as ListenerConfig
 from mailproxy.config.values import Network, ProxyProtocol, TLSMode
 from mailproxy.errors import ProtocolError
+from mailproxy.logs import Logger
 from mailproxy.origin import Address, Origin, sessionID
 from mailproxy.protocols.base import ServerSettings
 from mailproxy.protocols.server import ClientLeg, ProxyServerFactory
@@ -54,6 +56,8 @@ class Listener:
     :ivar share: how many of its connections this process may have; a further one waits until
         another process has lent its room, or is closed.
     """
+
+    log = Logger()
 
     def __init__(
         self,
@@ -115,7 +119,7 @@ class Listener:
         else:
             self._waiting.append(server)
             if len(self._waiting) == 1:
-                Deferred.fromCoroutine(self._borrow())
+                Deferred.fromCoroutine(self._borrow()).addErrback(self._notBorrowed)
 
     async def _borrow(self) -> None:
         """Ask for room until everybody who waits has a place, or nobody has any left."""
@@ -126,10 +130,19 @@ class Listener:
             while self._waiting and self._admitted < self.share:
                 self._begin(self._waiting.pop(0))
             if not given:
-                self._fullUntil = self._clock.seconds() + REFUSAL_PAUSE
-                refused, self._waiting = self._waiting, []
-                for server in refused:
-                    self._turnAway(server)
+                self._refuse()
+
+    def _refuse(self) -> None:
+        """Let nobody wait any longer."""
+        self._fullUntil = self._clock.seconds() + REFUSAL_PAUSE
+        refused, self._waiting = self._waiting, []
+        for server in refused:
+            self._turnAway(server)
+
+    def _notBorrowed(self, failure: Failure) -> None:
+        """Forget nobody for a mistake of ours: those who wait have no session that would end."""
+        self.log.failure("other processes could not be asked for room", failure)
+        self._refuse()
 
     def _turnAway(self, server: ClientLeg) -> None:
         self.factory.turnedAway += 1

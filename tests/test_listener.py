@@ -95,6 +95,25 @@ class LimitTests(StageCase):
         stage.enter()
         self.assertEqual(len(asked), 2)
 
+    def test_bugWhereRoomIsAskedFor(self) -> None:
+        """Is logged; those who wait are turned away, and the next client is a new question."""
+        stage = self.begin(Scene(listener={"max_connections": 2}))
+        asked: list[Deferred[int]] = []
+
+        def borrow(listener: str) -> Deferred[int]:
+            asked.append(Deferred())
+            return asked[-1]
+
+        stage.listener.join(Seat(0, 2, borrow=borrow))
+        clients = [stage.enter() for _ in range(3)]
+        asked[0].errback(ZeroDivisionError())
+        stage.network.pump()
+        self.assertEqual([client.lost is None for client in clients], [True, False, False])
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        stage.network.advance(REFUSAL_PAUSE)
+        stage.enter()
+        self.assertEqual(len(asked), 2)
+
     def test_halfOfTheFreeRoomIsLent(self) -> None:
         """All of the last place."""
         stage = self.begin(Scene(listener={"max_connections": 10}))
