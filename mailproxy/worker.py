@@ -30,7 +30,7 @@ def main() -> None:
     lighten(reactor)
     reactor.callWhenRunning(settle)
     worker = makeWorker(reactor)
-    relay = LogRelay(worker.peer.say, reactor)
+    relay = LogRelay(worker.peer.say, reactor, reactor.callFromThread)
     worker.written = relay.write
     globalLogBeginner.beginLoggingTo([relay], redirectStandardIO=False)
     connect(reactor, socket.socket(fileno=CONTROL), worker.peer)

@@ -25,6 +25,9 @@ class ProcessReactor(MemoryReactorClock):
         """Note it."""
         self.ran = named
 
+    def callFromThread(self, function: object, *words: object) -> None:
+        """Be asked by nobody."""
+
 
 class ProgramTests(SynchronousTestCase):
     """What it does before it hears from its parent."""

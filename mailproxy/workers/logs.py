@@ -6,6 +6,7 @@ parent's sees a worker's event as one of its own. Both say which worker it was.
 """
 
 from collections.abc import Callable
+from threading import get_ident
 from typing import Any
 
 from constantly import NamedConstant
@@ -29,12 +30,14 @@ DELAY = 0.1
 """Seconds for which events are gathered: to wake the parent for each would cost more than they."""
 
 Say = Callable[[str, Any], None]
+Soon = Callable[[Callable[[LogEvent], None], LogEvent], object]
 
 
 @implementer(ILogObserver, IPushProducer)
 class LogRelay:
     """Sends a worker's events up, several at a time; waits when the parent cannot keep up.
 
+    :param soon: has the reactor's thread, in which this is made, call a function with an event.
     :ivar number: of the worker.
     :ivar style: how lines are written; None: as the parent does, who is sent events.
     """
@@ -43,15 +46,19 @@ class LogRelay:
     number = 0
     style: Style | None = None
 
-    def __init__(self, say: Say, clock: IReactorTime) -> None:
-        self._say, self._clock = say, clock
+    def __init__(self, say: Say, clock: IReactorTime, soon: Soon) -> None:
+        self._say, self._clock, self._soon = say, clock, soon
+        self._thread = get_ident()
         self._paused = False
         self._waiting: list[Any] = []
         self._timer: IDelayedCall | None = None
         self._lost = 0
 
     def __call__(self, event: LogEvent) -> None:
-        """Send an event, if there is anything to say."""
+        """Send an event, if there is anything to say; other threads leave it to ours."""
+        if get_ident() != self._thread:
+            self._soon(self, event)
+            return
         facts = pack(event) if self.style is None else self.style.line(self._numbered(event))
         if facts is None:
             return

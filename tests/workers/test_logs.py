@@ -1,6 +1,9 @@
 """A worker's events are seen in its parent as they were."""
 
 import json
+from collections.abc import Callable
+from functools import partial
+from threading import Thread
 from typing import Any, cast
 
 from twisted.internet.task import Clock
@@ -34,7 +37,14 @@ class RelayCase(SynchronousTestCase):
         self.sent: list[Any] = []
         self.events: list[LogEvent] = []
         self.clock = Clock()
-        self.relay = LogRelay(lambda topic, events: self.sent.extend(events), cast(Any, self.clock))
+        self.soon: list[Callable[[], None]] = []
+        self.relay = self.makeRelay(lambda topic, events: self.sent.extend(events))
+
+    def makeRelay(self, say: Callable[[str, Any], None]) -> LogRelay:
+        """Make one; what other threads log is done when the test says so."""
+        return LogRelay(
+            say, cast(Any, self.clock), lambda call, event: self.soon.append(partial(call, event))
+        )
 
     def carry(self, event: LogEvent) -> LogEvent:
         """Send an event through."""
@@ -148,6 +158,17 @@ class PressureTests(RelayCase):
         self.assertEqual([facts["fields"]["number"] for facts in self.sent], [0, 1, 0])
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
+    def test_otherThreadsLeaveItToTheReactors(self) -> None:
+        """Timers are for that thread alone: one that is set in another may be lost, and the log."""
+        thread = Thread(target=self.say, args=(2,))
+        thread.start()
+        thread.join()
+        self.assertEqual((self.sent, self.clock.getDelayedCalls()), ([], []))
+        for call in self.soon:
+            call()
+        self.clock.advance(DELAY)
+        self.assertEqual([facts["fields"]["number"] for facts in self.sent], [0, 1])
+
     def test_linesWait(self) -> None:
         """And leave in their order."""
         self.relay.pauseProducing()
@@ -182,7 +203,7 @@ class LineTests(RelayCase):
         """Note the topics, too."""
         super().setUp()
         self.said: list[tuple[str, Any]] = []
-        self.relay = LogRelay(lambda *words: self.said.append(words), cast(Any, self.clock))
+        self.relay = self.makeRelay(lambda *words: self.said.append(words))
         logger = Logger(namespace="n")
         self.event = self.emitted(logger, LogLevel.info, "{a} of {b}", a="x", b=7)
 
