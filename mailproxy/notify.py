@@ -44,7 +44,7 @@ class Notifier(Service):
         self._reactor = reactor
         self._address = f"\0{address[1:]}" if address.startswith("@") else address
         self._reloads = 0
-        self._until = until
+        self._until, self._begun = until, False
 
     def startService(self) -> None:
         """Say that we are ready as soon as the reactor runs: what has a socket listens by then."""
@@ -52,19 +52,26 @@ class Notifier(Service):
         self._reactor.callWhenRunning(self._begin)
 
     def _begin(self) -> None:
-        self._until().addCallbacks(lambda _: self._ready(), lambda failure: None)
+        self._until().addCallbacks(self._beReady, lambda failure: None)
+
+    def _beReady(self, _: None) -> None:
+        self._begun = True
+        self._ready()
 
     def _ready(self) -> None:
-        if self.running:
+        if self.running and self._begun:
             self.tell("READY=1")
 
     def whileReloading(self, work: Callable[[], Deferred[T]]) -> Deferred[T]:
-        """Do something, and say that we reload meanwhile; ready again, whatever comes of it."""
+        """Do something, and say that we reload meanwhile; ready again, whatever comes of it.
+
+        Before we were ready for the first time nothing is said: to a manager it is the start.
+        """
         self._reloads += 1
-        # The time tells a manager which of its requests this one answers.
-        self.tell(
-            f"RELOADING=1\nMONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}"
-        )
+        if self._begun:
+            # The time tells a manager which of its requests this one answers.
+            now = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+            self.tell(f"RELOADING=1\nMONOTONIC_USEC={now}")
         return maybeDeferred(work).addBoth(self._reloaded)
 
     def _reloaded(self, result: T) -> T:

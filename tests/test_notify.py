@@ -47,6 +47,14 @@ class NotifierTests(SynchronousTestCase):
         """Make a notifier on a reactor in memory."""
         return Notifier(cast(Any, self.reactor), address)
 
+    def makeReady(self) -> Notifier:
+        """Make one that has said that we are ready."""
+        notifier = self.make(self.address)
+        notifier.startService()
+        self.run_()
+        self.assertEqual(self.heard(self.manager), [b"READY=1"])
+        return notifier
+
     def run_(self) -> None:
         """Let the reactor run."""
         for function, words, named in self.reactor.whenRunningHooks:
@@ -79,8 +87,7 @@ class NotifierTests(SynchronousTestCase):
 
     def test_reloading(self) -> None:
         """Said with the time of the monotonic clock; ready again when it has ended, well or not."""
-        notifier = self.make(self.address)
-        notifier.startService()
+        notifier = self.makeReady()
         for end in ("done", Failure(ValueError())):
             work: Deferred[object] = Deferred()
             before = time.monotonic_ns() // 1000
@@ -95,8 +102,7 @@ class NotifierTests(SynchronousTestCase):
 
     def test_readyAfterTheLastReload(self) -> None:
         """Those that wait for their turn are reloads too."""
-        notifier = self.make(self.address)
-        notifier.startService()
+        notifier = self.makeReady()
         first, second = Deferred[None](), Deferred[None]()
         notifier.whileReloading(lambda: first)
         notifier.whileReloading(lambda: second)
@@ -106,10 +112,21 @@ class NotifierTests(SynchronousTestCase):
         second.callback(None)
         self.assertEqual(self.heard(self.manager), [b"READY=1"])
 
+    def test_reloadDuringTheStart(self) -> None:
+        """Is a part of it: nobody is told that we are ready before somebody serves."""
+        begun, work = Deferred[None](), Deferred[None]()
+        notifier = Notifier(cast(Any, self.reactor), self.address, lambda: begun)
+        notifier.startService()
+        self.run_()
+        notifier.whileReloading(lambda: work)
+        work.callback(None)
+        self.assertEqual(self.heard(self.manager), [])
+        begun.callback(None)
+        self.assertEqual(self.heard(self.manager), [b"READY=1"])
+
     def test_stoppedWhileReloading(self) -> None:
         """Who stops is not ready any more."""
-        notifier = self.make(self.address)
-        notifier.startService()
+        notifier = self.makeReady()
         work: Deferred[None] = Deferred()
         notifier.whileReloading(lambda: work)
         notifier.stopService()
