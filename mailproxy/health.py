@@ -14,6 +14,7 @@ from mailproxy.errors import CircuitOpen, Stage
 from mailproxy.logs import Logger
 
 __all__ = [
+    "PROBE_TURN",
     "Attempt",
     "CircuitState",
     "DestinationHealth",
@@ -28,6 +29,9 @@ _NO_FAILURE = frozenset({Stage.BREAKER, Stage.LOOP, Stage.LOCAL, Stage.UNSUPPORT
 
 _MOST_CLIENTS = 256
 """So many addresses are remembered of one streak, or `minClients` if that is more."""
+
+PROBE_TURN = 0.1
+"""Seconds by which one process probes after another: news of the first is there by then."""
 
 _PROBE_PAUSE = 1.0
 """Seconds to wait that a refused client is told while a probe is under way."""
@@ -99,6 +103,7 @@ class CircuitState:
     """All that is known of one destination, for a process that begins.
 
     :ivar open: seconds since the circuit was opened; None while it is closed.
+    :ivar probed: whether a probe is under way.
     """
 
     destination: str
@@ -106,6 +111,7 @@ class CircuitState:
     clients: tuple[str, ...]
     hostLevel: bool
     open: float | None
+    probed: bool
 
 
 def _keep(news: News) -> None:
@@ -131,6 +137,10 @@ class _Circuit:
         self.openedAt: float | None = None
         self.probe: Attempt | None = None
         self.probedElsewhere = 0.0
+
+    def isProbed(self, now: float) -> bool:
+        """Whether a probe is under way, of ours or of another process."""
+        return self.probe is not None or self.probedElsewhere > now
 
     def open(self, now: float) -> None:
         """Refuse attempts from now on; the streak is kept for the report."""
@@ -207,14 +217,15 @@ class Attempt:
 class Health:
     """The circuit breakers of all destinations.
 
+    :param turn: seconds that this process waits longer than the cooldown before it sends a probe.
     :ivar settings: may be replaced at any time; what is known of the destinations stays.
     :ivar tell: hears what other processes should know.
     """
 
     log = Logger()
 
-    def __init__(self, clock: Seconds, settings: HealthSettings) -> None:
-        self.settings = settings
+    def __init__(self, clock: Seconds, settings: HealthSettings, turn: float = 0.0) -> None:
+        self.settings, self._turn = settings, turn
         self.tell: Callable[[News], None] = _keep
         self._clock = clock
         self._circuits: dict[str, _Circuit] = {}
@@ -230,10 +241,10 @@ class Health:
         attempt = Attempt(self, destination, circuit.era)
         if circuit.openedAt is None:
             return attempt
-        wait = circuit.openedAt + self.settings.cooldown - self._clock.seconds()
+        wait = circuit.openedAt + self.settings.cooldown + self._turn - self._clock.seconds()
         if wait > 0:
             raise CircuitOpen(destination, wait)
-        if circuit.probe is not None or circuit.probedElsewhere > self._clock.seconds():
+        if circuit.isProbed(self._clock.seconds()):
             raise CircuitOpen(destination, _PROBE_PAUSE)
         circuit.probe = attempt
         self.tell(News(destination, Kind.PROBING))
@@ -337,15 +348,19 @@ class Health:
                 tuple(circuit.clients),
                 circuit.hostLevel,
                 None if circuit.openedAt is None else now - circuit.openedAt,
+                circuit.isProbed(now),
             )
             for destination, circuit in self._circuits.items()
         ]
 
     def restore(self, states: Iterable[CircuitState]) -> None:
         """Begin with what another process knows."""
+        now = self._clock.seconds()
         for state in states:
             circuit = self._circuits[state.destination] = _Circuit()
             circuit.failures, circuit.hostLevel = state.failures, state.hostLevel
             circuit.clients.update(state.clients)
             if state.open is not None:
-                circuit.openedAt = self._clock.seconds() - state.open
+                circuit.openedAt = now - state.open
+            if state.probed:
+                circuit.probedElsewhere = now + self.settings.cooldown

@@ -21,7 +21,7 @@ from mailproxy.config.model import Config, Destination, Endpoint, Forwarding, No
 from mailproxy.config.values import PASS_THROUGH
 from mailproxy.dial import Dialer, DialReactor, Target
 from mailproxy.drain import Drain
-from mailproxy.health import Health, HealthSettings
+from mailproxy.health import PROBE_TURN, Health, HealthSettings
 from mailproxy.http.rules import HTTPRules
 from mailproxy.identity import IdentityRules
 from mailproxy.listener import Listener, ListenerRuntime, trust
@@ -107,7 +107,7 @@ class Proxy(Service):
         self._protocols, self._seat = protocols, seat
         self.spare = seat.spare or Spare()
         self.registry = Registry(self.clock)
-        self.health = Health(self.clock, _healthSettings(config))
+        self.health = Health(self.clock, _healthSettings(config), seat.number * PROBE_TURN)
         self.metrics = Metrics(self._snapshot)
         self.cache = MappingCache(
             source, self.clock, _cacheSettings(config), self.metrics.storeAnswered

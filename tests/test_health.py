@@ -4,7 +4,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailproxy.errors import CircuitOpen, Stage
-from mailproxy.health import Health, HealthSettings
+from mailproxy.health import PROBE_TURN, Health, HealthSettings
 
 SETTINGS = HealthSettings(threshold=3, minClients=2, cooldown=30.0)
 
@@ -385,3 +385,28 @@ class SeveralProcessesTests(HealthCase):
         self.assertEqual(young.report(["old"]), self.health.report(["old"]))
         error = self.assertRaises(CircuitOpen, young.admit, "old")
         self.assertEqual(error.retryAfter, 20)
+
+    def test_probeIsHandedOver(self) -> None:
+        """A process that begins while another sends one sends none, unless nothing comes of it."""
+        self.failTimes(3)
+        self.clock.advance(30)
+        probe = self.health.admit("old")
+        young = Health(self.clock, self.health.settings)
+        self.health.tell = young.hear
+        young.restore(self.health.export())
+        self.assertRaises(CircuitOpen, young.admit, "old")
+        probe.abandoned()
+        young.admit("old")
+
+    def test_eachHasItsTurnToProbe(self) -> None:
+        """So that news of one is there before the next sends another."""
+        later = Health(self.clock, self.health.settings, PROBE_TURN)
+        for health in (self.health, later):
+            for _ in range(3):
+                health.admit("old").failed(Stage.CONNECT, "192.0.2.1")
+        self.clock.advance(30)
+        error = self.assertRaises(CircuitOpen, later.admit, "old")
+        self.assertAlmostEqual(error.retryAfter, PROBE_TURN)
+        self.health.admit("old")
+        self.clock.advance(PROBE_TURN)
+        later.admit("old")  # it has heard nothing

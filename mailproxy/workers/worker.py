@@ -294,8 +294,8 @@ class Worker:
     def _restore(self, states: Sequence[Sequence[Any]]) -> None:
         """Begin with what another worker knows."""
         self._proxy.health.restore(
-            CircuitState(name, failures, tuple(clients), hostLevel, opened)
-            for name, failures, clients, hostLevel, opened in states
+            CircuitState(name, failures, tuple(clients), hostLevel, opened, probed)
+            for name, failures, clients, hostLevel, opened, probed in states
         )
 
     # Room
