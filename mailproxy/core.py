@@ -31,12 +31,13 @@ from mailproxy.served import PROTOCOLS
 from mailproxy.sockets import ListeningSocket, bindSockets
 from mailproxy.sources import ProxyReactor, SourceMaker
 from mailproxy.workers.adopter import FleetAdopter
-from mailproxy.workers.control import FleetControl, Shared
+from mailproxy.workers.control import FleetControl
 from mailproxy.workers.fleet import Fleet
 from mailproxy.workers.handle import WorkerReactor, spawn
 from mailproxy.workers.recruiter import Recruiter
 from mailproxy.workers.report import Report
 from mailproxy.workers.setup import KeyFiles
+from mailproxy.workers.shared import Shared
 from mailproxy.workers.sockets import HeldSockets, holdSockets
 
 __all__ = ["Core", "Reload", "makeAlone", "makeParent", "missingIn", "workerCount"]

@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping
 from mailproxy.identity import redactionKey
 from mailproxy.origin import Address
 from mailproxy.workers.adopter import FleetAdopter
-from mailproxy.workers.control import Shared
 from mailproxy.workers.fleet import START_PATIENCE, Plan
 from mailproxy.workers.handle import CONTROL, Handle
 from mailproxy.workers.setup import Given, Setup
+from mailproxy.workers.shared import Shared
 from mailproxy.workers.sockets import HeldSockets
 
 __all__ = ["Recruiter"]

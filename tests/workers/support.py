@@ -15,11 +15,12 @@ from mailproxy.seat import Seat
 from mailproxy.served import PROTOCOLS
 from mailproxy.sources import ProxyReactor, SourceMaker
 from mailproxy.workers.adopter import FleetAdopter
-from mailproxy.workers.control import FleetControl, Shared
+from mailproxy.workers.control import FleetControl
 from mailproxy.workers.fleet import Fleet
 from mailproxy.workers.handle import Handle
 from mailproxy.workers.recruiter import Recruiter
 from mailproxy.workers.setup import KeyFiles
+from mailproxy.workers.shared import Shared
 from mailproxy.workers.sockets import HeldSockets
 from mailproxy.workers.worker import Parts, Worker
 from tests.config.support import ConfigTestCase
