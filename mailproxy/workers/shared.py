@@ -19,7 +19,7 @@ from mailproxy.logs import Logger
 from mailproxy.seat import Seat
 from mailproxy.workers import logs, merge
 from mailproxy.workers.fleet import ANSWER_PATIENCE, START_PATIENCE, Fleet
-from mailproxy.workers.handle import Handle, Hooks
+from mailproxy.workers.handle import Handle, Hooks, State
 
 __all__ = ["Shared"]
 
@@ -47,6 +47,8 @@ class Shared:
         self._lent: dict[tuple[str, int], int] = {}
         self._owing: set[Handle] = set()
         self._introduced: set[int] = set()
+        self._newcomer: Handle | None = None
+        self._untold: list[tuple[Handle, list[Any]]] | None = None
         self._following: set[Deferred[Any]] = set()
 
     def hooks(self) -> Hooks:
@@ -85,9 +87,16 @@ class Shared:
         self.counts[handle.number] = counts
 
     def _news(self, handle: Handle, facts: list[Any]) -> None:
-        """Pass news of a destination on."""
+        """Pass news of a destination on, also to a worker that is about to serve."""
+        if self._untold is not None:
+            self._untold.append((handle, facts))
         for each in self._others(handle):
-            each.ask(ANSWER_PATIENCE, "hear", facts).addErrback(self._passOver)
+            self._tellNews(each, facts)
+        if self._newcomer is not None and self._newcomer.state is State.STARTING:
+            self._tellNews(self._newcomer, facts)
+
+    def _tellNews(self, handle: Handle, facts: list[Any]) -> None:
+        handle.ask(ANSWER_PATIENCE, "hear", facts).addErrback(self._passOver)
 
     def _others(self, handle: Handle) -> list[Handle]:
         return [each for each in self.fleet.serving if each is not handle]
@@ -188,7 +197,7 @@ class Shared:
     # Those who begin
 
     async def introduce(self, handle: Handle) -> None:
-        """Tell a worker what all others know."""
+        """Tell a worker what all others know; one after the other is introduced."""
         self._introduced.add(handle.number)
         self._forgetHolds()
         now = self._clock.seconds()
@@ -198,8 +207,22 @@ class Shared:
             if number == handle.number:
                 await handle.ask(ANSWER_PATIENCE, "grow", listener, places)
         if self.fleet.serving:
+            await self._restore(handle)
+
+    async def _restore(self, handle: Handle) -> None:
+        """Hand over what one worker knows of destinations, then all news that it did not know."""
+        knowing, untold = self.fleet.serving[0], list[tuple[Handle, list[Any]]]()
+        self._untold = untold
+        try:
             known = await self.fleet.reachOne("health")
-            await handle.ask(ANSWER_PATIENCE, "restore", known)
+        finally:
+            self._untold = None
+        restored = handle.ask(ANSWER_PATIENCE, "restore", known)
+        for teller, facts in untold:
+            if teller is not knowing:  # its own news are in what it has told
+                self._tellNews(handle, facts)
+        self._newcomer = handle
+        await restored
 
     def hold(self, identifier: str, seconds: float) -> None:
         """Note that logins wait; 0: no longer."""

@@ -1,10 +1,16 @@
 """What one worker says or needs reaches the others; the next begins with what they know."""
 
+from itertools import product
+from typing import Any
+
 from mailproxy.errors import Stage
 from mailproxy.listener import REFUSAL_PAUSE
 from mailproxy.workers.fleet import ANSWER_PATIENCE
+from mailproxy.workers.handle import Handle
 from tests.test_proxy import TEXT
 from tests.workers.support import FleetCase
+
+ASK = Handle.ask
 
 
 class DeathTests(FleetCase):
@@ -63,6 +69,35 @@ class DeathTests(FleetCase):
         self.result(self.control.setMapping("ann", "new"))
         self.network.advance(1)
         self.assertEqual(self.home(1, "ann"), "new")
+
+
+class NewcomerTests(FleetCase):
+    """A worker that is about to serve."""
+
+    count = 3
+
+    def failAt(self, moment: str, teller: int) -> None:
+        """Let an attempt of a worker's fail right after somebody is asked something."""
+        attempts = [self.proxyOf(teller).health.admit("new")]
+
+        def meanwhile(handle: Handle, patience: float, method: str, *words: Any) -> Any:
+            asked = ASK(handle, patience, method, *words)
+            if method == moment and attempts:
+                attempts.pop().failed(Stage.CONNECT, "192.0.2.9")
+            return asked
+
+        self.patch(Handle, "ask", meanwhile)
+
+    def test_newsReachItOnce(self) -> None:
+        """Whatever it is being told at that moment, and whoever tells the news."""
+        for moment, teller in product(("health", "restore", "serve"), (0, 1)):
+            self.failAt(moment, teller)
+            self.house.processes[-1].die("signal 9")
+            self.pass_(20)
+            healths = [self.proxyOf(number).health for number in range(self.count)]
+            counts = [each.report(["new"])[0].consecutiveFailures for each in healths]
+            self.assertEqual(counts, [1, 1, 1], (moment, teller))
+            self.result(self.control.resetDestination("new"))
 
 
 class RoomTests(FleetCase):
