@@ -4,7 +4,8 @@ For each event that reactor sets a logging context up, which no event of ours lo
 that is as much as the rest of its work. Here a descriptor's methods are just called, and whether
 the other end has gone cleanly is for a read to tell. And in each turn it looks through timers and
 calls of threads; here that is done when there are any. Nothing else changes, and any other reactor
-stays as it is: who picks one by `twistd --reactor` gets it.
+stays as it is: who picks one by `twistd --reactor` gets it, but for worker processes, which always
+have Twisted's default.
 """
 
 import sys

@@ -294,12 +294,14 @@ class Fleet(Service):
     def _replace(self, handle: Handle) -> None:
         """Have another in its place, and its clients accepted until then."""
         self._tellOthers("serve", handle.number)
-        self._later(handle)
+        self._later(handle.number, handle.since)
 
-    def _later(self, handle: Handle) -> None:
-        """Start another in its place, the later the more often it has failed."""
-        number = handle.number
-        if self._clock.seconds() - handle.since >= SOUND:
+    def _later(self, number: int, since: float) -> None:
+        """Start another in the place of one, the later the more often it has failed.
+
+        :param since: when that one was started, in the clock's seconds.
+        """
+        if self._clock.seconds() - since >= SOUND:
             self._failures[number] = 0
         pause = PAUSES[min(self._failures[number], len(PAUSES) - 1)]
         self._failures[number] += 1
@@ -323,7 +325,7 @@ class Fleet(Service):
         else:
             self.log.failure("worker {worker} does not start", failure, worker=number + 1)
         if number not in self._handles:
-            self._later(Handle(number, self._clock, self._hooks))
+            self._later(number, self._clock.seconds())
 
     def _ping(self) -> None:
         """Look whether all are alive; one that answers nothing for a minute is of no use.

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import Any, cast
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred, succeed
 from twisted.internet.endpoints import (
     AdoptedStreamServerEndpoint,
     TCP4ServerEndpoint,
@@ -226,8 +226,9 @@ class InheritedSocket:
     def pause(self) -> Deferred[None]:
         """Accept no more; another worker does."""
         port, self._port = self._port, None
-        stopped = maybeDeferred(port.stopListening) if port is not None else maybeDeferred(int)
-        return stopped.addCallback(lambda _: None)
+        if port is None:
+            return succeed(None)
+        return maybeDeferred(port.stopListening).addCallback(lambda _: None)
 
     def close(self) -> Deferred[None]:
         """Let go of it for good."""

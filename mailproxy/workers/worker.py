@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import attrs
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import Deferred, DeferredList, succeed
 from twisted.internet.interfaces import IProtocolFactory
 
 from mailproxy.adoption import Adoption, LocalAdopter, Stores
@@ -67,7 +67,7 @@ class _RevisionAdoption:
         """Use it."""
         self.revision.use()
         self.proxy.cache.invalidate()
-        return DeferredList([]).addCallback(lambda _: None)
+        return succeed(None)
 
     def discard(self) -> None:
         """Forget it."""
@@ -356,7 +356,7 @@ class Worker:
     def stop(self) -> Deferred[Any]:
         """Accept nobody, and end the sessions, each in its time."""
         if not self._begun:
-            return DeferredList([])
+            return succeed(None)
         stopping = [each.close() for each in self._sockets]
         if self._proxy.running:
             stopping.append(self._proxy.stopService())
