@@ -3,7 +3,8 @@
 from itertools import product
 from typing import Any
 
-from mailproxy.errors import Stage
+from mailproxy.errors import CircuitOpen, Stage
+from mailproxy.health import PROBE_TURN
 from mailproxy.listener import REFUSAL_PAUSE
 from mailproxy.workers.fleet import ANSWER_PATIENCE
 from mailproxy.workers.handle import Handle
@@ -98,6 +99,25 @@ class NewcomerTests(FleetCase):
             counts = [each.report(["new"])[0].consecutiveFailures for each in healths]
             self.assertEqual(counts, [1, 1, 1], (moment, teller))
             self.result(self.control.resetDestination("new"))
+
+
+class ProbeTests(FleetCase):
+    """A destination that is down."""
+
+    def test_oneIsSentForAll(self) -> None:
+        """Each worker has its turn, and by the second one's there is news of the first."""
+        first, second = (self.proxyOf(number).health for number in (0, 1))
+        for _ in range(2):
+            first.admit("new").failed(Stage.CONNECT, "192.0.2.9")
+        self.network.pump()
+        self.pass_(int(first.settings.cooldown))
+        self.assertRaises(CircuitOpen, second.admit, "new")
+        probe = first.admit("new")
+        self.network.advance(PROBE_TURN)
+        self.assertRaises(CircuitOpen, second.admit, "new")
+        probe.abandoned()
+        self.network.pump()
+        second.admit("new")
 
 
 class RoomTests(FleetCase):
