@@ -130,7 +130,9 @@ poll {target.host} service {target.port} protocol {protocol} auth password
         "LC_ALL": "C",
         "PATH": "/usr/bin:/bin",
     }
-    return runProgram([*command, "--idfile", str(folder / "ids")], "fetchmail", env=env)
+    # The second is one for all of root's otherwise, and only one of them runs.
+    own = ["--idfile", str(folder / "ids"), "--pidfile", str(folder / "pid")]
+    return runProgram([*command, *own], "fetchmail", env=env)
 
 
 def curl(target: Target, account: Account | None, scheme: str, path: str, *more: str) -> Finished:

@@ -4,6 +4,7 @@ A connection made only to see whether a server is up would show in its log, coun
 as a failed login. The tables under `/proc` answer without one.
 """
 
+import functools
 import itertools
 import os
 import random
@@ -16,18 +17,19 @@ from pathlib import Path
 PORTS = range(20000, 32000)
 """Below Linux's ephemeral range: no outgoing connection takes a port while its server is down."""
 
+SHARE = 3000
+"""How many of them are one process's; after so many the first come again."""
+
 _LISTEN, _ESTABLISHED = "0A", "01"
 """As `/proc/net/tcp` writes them."""
 
 _DEAD = "ZX"
 """States of a process that does nothing any more: a zombie, and dead."""
 
-_candidates = itertools.cycle(random.sample(PORTS, len(PORTS)))
-
 
 def freePort(host: str = "127.0.0.1") -> int:
-    """A port that nobody uses now and that this process has not given out before."""
-    for port in itertools.islice(_candidates, len(PORTS)):
+    """A port that nobody uses now and that this process has not given out lately."""
+    for port in itertools.islice(_candidates(), SHARE):
         with socket.socket() as probe:
             try:
                 probe.bind((host, port))
@@ -35,6 +37,24 @@ def freePort(host: str = "127.0.0.1") -> int:
                 continue
             return port
     raise RuntimeError("no free port on loopback")
+
+
+@functools.cache
+def _candidates() -> Iterator[int]:
+    """The ports of this process, one after the other, again and again.
+
+    No other process that runs these tests gives them out: a port is free until its server has
+    started, and while it is down. A name that the kernel forgets with the process says that they
+    are taken.
+    """
+    for start in PORTS[::SHARE]:
+        with suppress(OSError):
+            _claim.bind(f"\0mailproxy-tests-{start}")
+            return itertools.cycle(random.sample(range(start, start + SHARE), SHARE))
+    raise RuntimeError("too many processes run these tests")
+
+
+_claim = socket.socket(socket.AF_UNIX)
 
 
 def isListening(port: int) -> bool:
