@@ -285,8 +285,8 @@ class RootTests(OperatingCase):
         """It has everything with it, but for files that are read again."""
         jail = self.jail(complete=True)
         proxy = self.run_(flags=(f"--chroot={jail}",))
-        self.assertEqual(str(Path(f"/proc/{proxy.pid}/root").readlink()), jail)
         self.assertEqual(self.logIn().readLine(), b"a OK Logged in")
+        self.assertEqual(str(Path(f"/proc/{proxy.pid}/root").readlink()), jail)
         self.assertEqual(self.api("POST", "/config/reload").status, 400)
         inside = Path(f"{jail}{proxy.folder}")
         inside.parent.mkdir(parents=True)
