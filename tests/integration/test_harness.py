@@ -3,6 +3,8 @@
 import hashlib
 import imaplib
 import ssl
+import subprocess
+import sys
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,7 +18,9 @@ from tests.integration.certificates import Authority, pinOf
 from tests.integration.dovecot import Dovecot, Options
 from tests.integration.messages import bigMessage, message
 from tests.integration.network import (
+    SHARE,
     commandLine,
+    freePort,
     openFiles,
     processTree,
     residentMemory,
@@ -248,3 +252,19 @@ class TwoDovecotsTests(SharedServers, SynchronousTestCase):
             # An earlier client's may have gone meanwhile.
             self.assertGreater(openFiles(login), before + 5)
         self.assertGreater(residentMemory(login), 1_000_000)
+
+
+class PortTests(SynchronousTestCase):
+    """What the tests' servers listen on."""
+
+    def test_noOtherProcessGivesOutOurs(self) -> None:
+        """Both ask for as many as there are, and find none in common."""
+        script = f"""
+from tests.integration.network import freePort
+print(*(freePort() for _ in range({SHARE})))
+"""
+        ours = {freePort() for _ in range(SHARE)}
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
+        theirs = {int(port) for port in done.stdout.split()}
+        self.assertEqual(ours & theirs, set())
+        self.assertGreater(min(len(ours), len(theirs)), SHARE // 2)
