@@ -36,6 +36,18 @@ def theServer(stage: Theatre) -> ClientLeg:
     return server
 
 
+def share(stage: Theatre) -> list[Deferred[int]]:
+    """Have another process share the limit; gives what it is asked, as it is asked."""
+    asked: list[Deferred[int]] = []
+
+    def borrow(listener: str) -> Deferred[int]:
+        asked.append(Deferred())
+        return asked[-1]
+
+    stage.listener.join(Seat(0, 2, borrow=borrow))
+    return asked
+
+
 class LimitTests(StageCase):
     """How many clients are let in."""
 
@@ -55,13 +67,7 @@ class LimitTests(StageCase):
     def test_roomIsBorrowed(self) -> None:
         """Where several processes share the limit: who waits for room is greeted when there is."""
         stage = self.begin(Scene(listener={"max_connections": 4}))
-        asked: list[Deferred[int]] = []
-
-        def borrow(listener: str) -> Deferred[int]:
-            asked.append(Deferred())
-            return asked[-1]
-
-        stage.listener.join(Seat(0, 2, borrow=borrow))
+        asked = share(stage)
         clients = [stage.enter() for _ in range(4)]
         greeted = [client.take().startswith(GREETING) for client in clients]
         self.assertEqual((greeted, len(asked)), ([True, True, False, False], 1))
@@ -77,13 +83,7 @@ class LimitTests(StageCase):
     def test_whoLeavesNeedsNoRoom(self) -> None:
         """And nobody is asked again at once, after all were full."""
         stage = self.begin(Scene(listener={"max_connections": 2}))
-        asked: list[Deferred[int]] = []
-
-        def borrow(listener: str) -> Deferred[int]:
-            asked.append(Deferred())
-            return asked[-1]
-
-        stage.listener.join(Seat(0, 2, borrow=borrow))
+        asked = share(stage)
         stage.enter()
         stage.enter().reset()
         stage.network.pump()
@@ -98,13 +98,7 @@ class LimitTests(StageCase):
     def test_bugWhereRoomIsAskedFor(self) -> None:
         """Is logged; those who wait are turned away, and the next client is a new question."""
         stage = self.begin(Scene(listener={"max_connections": 2}))
-        asked: list[Deferred[int]] = []
-
-        def borrow(listener: str) -> Deferred[int]:
-            asked.append(Deferred())
-            return asked[-1]
-
-        stage.listener.join(Seat(0, 2, borrow=borrow))
+        asked = share(stage)
         clients = [stage.enter() for _ in range(3)]
         asked[0].errback(ZeroDivisionError())
         stage.network.pump()
